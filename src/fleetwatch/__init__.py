@@ -1,0 +1,1 @@
+"""The Python services of Fleetwatch."""

@@ -1,0 +1,1 @@
+"""What every Fleetwatch service shares: settings, logs, and the health endpoints."""

@@ -1,0 +1,23 @@
+"""The lab: Fleetwatch on real systemd hosts that run as containers on this machine.
+
+Everything here but ``alert.py`` uses the standard library only, because it has to run
+before the virtual environment exists. Entry points:
+
+- ``python3 -m lab up|down|status``: the lab itself (``make lab`` and its relatives)
+- ``python3 -m lab.hosts``: hosts for any other purpose, such as a Molecule scenario
+- ``python3 -m lab.prepare``: what the Makefile's other targets need on this machine
+"""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout."""
+
+STATE = ROOT / ".lab"
+"""The lab's state and secrets: gone after ``make lab-down``."""
+
+CACHE = ROOT / ".cache"
+"""What can be built or downloaded again: gone after ``make clean``."""
+
+VENV = ROOT / ".venv"
+"""The virtual environment."""

@@ -1,0 +1,43 @@
+"""promtool, amtool and the programs they belong to, in ``.cache/tools/bin``.
+
+They are unpacked from this machine's own Debian packages and not installed, since installing
+them would start Prometheus and Alertmanager here.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from lab import CACHE, apt
+from lab.console import Console, output
+
+PACKAGES = ("prometheus", "prometheus-alertmanager")
+PROGRAMS = ("promtool", "prometheus", "amtool", "prometheus-alertmanager")
+BIN = CACHE / "tools" / "bin"
+
+
+def ensure(console: Console) -> Path:
+    """Make the programs present and return the directory to put on PATH.
+
+    Raises:
+        LabError: the packages cannot be fetched.
+
+    """
+    if all((BIN / program).exists() for program in PROGRAMS):
+        return BIN
+    with console.phase(f"Checkers: promtool and amtool, unpacked to {BIN.relative_to(CACHE.parent)}"):
+        CACHE.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE) as directory:
+            tree = Path(directory) / "tree"
+            for package in apt.download(PACKAGES, Path(directory), console):
+                output(["dpkg-deb", "--extract", package, tree])
+            BIN.mkdir(parents=True, exist_ok=True)
+            for program in PROGRAMS:
+                shutil.move(tree / "usr/bin" / program, BIN / program)
+    return BIN
+
+
+if __name__ == "__main__":
+    ensure(Console())

@@ -1,0 +1,543 @@
+#!/usr/bin/python
+"""Ansible module: a service's configuration and units, proved before they are live."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: verified_service
+short_description: Configure and run a systemd service, and prove each change before it is live
+description:
+  - Writes the configuration files and units of one service, checks them, activates them and waits until the
+    service reports that it is ready.
+  - New files are rendered beside the old ones and checked with the service's own checker. A change that the
+    checker refuses fails with the checker's words, and nothing on the host is changed.
+  - When the service does not take the change, or does not become ready, the files and units that were there
+    before are put back and activated, and the task fails with the reason.
+  - A run that was interrupted between writing and activating is completed by the next run.
+  - A service whose program was replaced on disk is restarted.
+attributes:
+  check_mode:
+    support: full
+    description: The new files are checked with the service's own checker in check mode too.
+  diff_mode:
+    support: full
+    description: The content of O(secrets) is never shown.
+options:
+  name:
+    description: Name of the service; the default group of its files.
+    type: str
+    required: true
+  config_dir:
+    description: Folder of the configuration files. Made with mode C(0750) when it is missing.
+    type: path
+  group:
+    description: Group that may read the files. Defaults to O(name).
+    type: str
+  files:
+    description: Path below O(config_dir) to content.
+    type: dict
+    default: {}
+  secrets:
+    description: Like O(files), for files that hold secrets.
+    type: dict
+    default: {}
+  live:
+    description:
+      - Patterns of paths below O(config_dir) that the service reads again by itself; a change of only these
+        activates nothing.
+    type: list
+    elements: str
+    default: []
+  prune:
+    description: Folders below O(config_dir) in which files that are not listed are removed.
+    type: list
+    elements: str
+    default: []
+  validate:
+    description:
+      - Commands, as argument lists, that must succeed before anything is changed. C({config}) stands for the
+        folder with the new files.
+    type: list
+    elements: list
+    default: []
+  units:
+    description: Unit name, such as V(prometheus.service), to content.
+    type: dict
+    required: true
+  mask:
+    description: Units that are stopped and masked, such as the one that a package brings along.
+    type: list
+    elements: str
+    default: []
+  activation:
+    description: How running services take changed files. A changed unit is always restarted.
+    type: str
+    choices: [reload, restart]
+    default: restart
+  reload_check:
+    description:
+      - How to see that a reload was taken, for programs with the usual metrics
+        C(<metric>_last_reload_successful) and C(<metric>_last_reload_success_timestamp_seconds).
+    type: dict
+    suboptions:
+      url:
+        description: URL of the metrics.
+        type: str
+        required: true
+      metric:
+        description: Prefix of the two metrics.
+        type: str
+        required: true
+  ready:
+    description: URLs that answer with a status of 200 once the service is ready.
+    type: list
+    elements: str
+    default: []
+  timeout:
+    description: Seconds to wait for readiness, and for a reload to be taken.
+    type: int
+    default: 60
+author:
+  - Fleetwatch
+"""
+
+EXAMPLES = r"""
+- name: Configure and run Prometheus
+  fleetwatch.monitoring.verified_service:
+    name: prometheus
+    config_dir: /etc/prometheus
+    files:
+      prometheus.yml: "{{ prometheus_config | to_nice_yaml }}"
+    validate:
+      - [promtool, check, config, "{config}/prometheus.yml"]
+    units:
+      prometheus.service: "{{ prometheus_unit | fleetwatch.monitoring.systemd_unit }}"
+    activation: reload
+    ready: ["http://127.0.0.1:9090/-/ready"]
+"""
+
+RETURN = r"""
+changed_files:
+  description: Paths that were written or removed.
+  returned: always
+  type: list
+  elements: str
+activated:
+  description: What was done to the units, such as V(reload) or V(restart).
+  returned: always
+  type: dict
+"""
+
+import contextlib  # noqa: E402 - Ansible's documentation blocks come first
+import fnmatch  # noqa: E402
+import grp  # noqa: E402
+import os  # noqa: E402
+import re  # noqa: E402
+import shutil  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
+
+from ansible.module_utils.basic import AnsibleModule  # noqa: E402
+from ansible.module_utils.urls import open_url  # noqa: E402
+
+UNIT_DIR = Path("/etc/systemd/system")
+# Marks a change that was written but not yet activated. A reboot activates it, hence /run.
+PENDING_DIR = Path("/run/fleetwatch")
+FILE_MODE = 0o640
+DIR_MODE = 0o750
+UNIT_MODE = 0o644
+POLL_SECONDS = 0.2
+JOURNAL_LINES = 15
+
+
+class ActivationError(Exception):
+    """The service did not take a change."""
+
+
+class ManagedFile:
+    """One file: how it is to be, and how it is."""
+
+    def __init__(self, path: Path, content: str | None, gid: int, mode: int, *, secret: bool = False) -> None:
+        """Read the present state of ``path``; ``content`` is ``None`` for a file to remove."""
+        self.path = path
+        self.content = content
+        self.gid = gid
+        self.mode = mode
+        self.secret = secret
+        try:
+            status = path.lstat()
+            self.before: str | None = path.read_text(encoding="utf-8", errors="surrogateescape")
+            self.before_owner = (status.st_uid, status.st_gid, status.st_mode & 0o7777)
+        except FileNotFoundError:
+            self.before = None
+            self.before_owner = (0, gid, mode)
+
+    @property
+    def changed(self) -> bool:
+        """Whether content, owner or mode differ."""
+        if self.content is None:
+            return self.before is not None
+        return self.before != self.content or self.before_owner != (0, self.gid, self.mode)
+
+    @property
+    def diff(self) -> dict[str, str]:
+        """The change as Ansible shows it."""
+        before, after = self.before or "", self.content or ""
+        if self.secret and before != after:
+            before, after = ("(secret)\n" if before else ""), ("(a new secret)\n" if after else "")
+        return {
+            "before_header": str(self.path),
+            "after_header": str(self.path),
+            "before": before,
+            "after": after,
+        }
+
+    def apply(self) -> None:
+        """Bring the file to its new state, atomically."""
+        write(self.path, self.content, 0, self.gid, self.mode)
+
+    def restore(self) -> None:
+        """Put back the state from before."""
+        write(self.path, self.before, *self.before_owner)
+
+
+def write(path: Path, content: str | None, uid: int, gid: int, mode: int) -> None:
+    """Replace ``path`` atomically and durably, or remove it when ``content`` is ``None``."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as stream:
+            os.fchown(stream.fileno(), uid, gid)
+            os.fchmod(stream.fileno(), mode)
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+class VerifiedService:
+    """The service that the task describes."""
+
+    def __init__(self, module: AnsibleModule) -> None:
+        """Compare what the task asks for with what the host has."""
+        self.module = module
+        self.params: dict[str, Any] = module.params
+        self.name: str = self.params["name"]
+        self.units: list[str] = list(self.params["units"])
+        self.config_dir = Path(self.params["config_dir"] or "/nonexistent")
+        self.gid = self._gid()
+        self.files = self._config_files()
+        self.unit_files = [
+            ManagedFile(UNIT_DIR / unit, content, 0, UNIT_MODE)
+            for unit, content in self.params["units"].items()
+        ]
+        self.pending = PENDING_DIR / f"{self.name}.pending"
+        self.activated: dict[str, str] = {}
+
+    def _gid(self) -> int:
+        group = self.params["group"] or self.name
+        try:
+            return grp.getgrnam(group).gr_gid
+        except KeyError:
+            if self.module.check_mode:  # the user is made by an earlier task, which only pretended
+                return -1
+            self.module.fail_json(msg=f"The group {group} does not exist; make it before this task.")
+            raise AssertionError from None
+
+    def _config_files(self) -> list[ManagedFile]:
+        wanted = {**self.params["files"], **self.params["secrets"]}
+        managed = [
+            ManagedFile(
+                self.config_dir / path, text, self.gid, FILE_MODE, secret=path in self.params["secrets"]
+            )
+            for path, text in wanted.items()
+        ]
+        for folder in self.params["prune"]:
+            managed += [
+                ManagedFile(path, None, self.gid, FILE_MODE)
+                for path in sorted((self.config_dir / folder).glob("*"))
+                if path.is_file() and f"{folder}/{path.name}" not in wanted
+            ]
+        return managed
+
+    def run(self) -> None:
+        """Do the task and leave with Ansible's answer."""
+        files = [file for file in self.files if file.changed]
+        units = [file for file in self.unit_files if file.changed]
+        if files or units or self.pending.exists():
+            self._validate()
+        masks = self._units_to_mask()
+        plan = self._plan(files, units)
+        self.activated = plan
+        if not self.module.check_mode and (files or units or masks or plan):
+            self._mask(masks)
+            self._change(files, units, plan)
+        changes = [*files, *units]
+        self.module.exit_json(
+            changed=bool(changes or masks or plan),
+            changed_files=[str(file.path) for file in changes],
+            activated=plan,
+            diff=[file.diff for file in changes],
+        )
+
+    # Checking
+
+    def _validate(self) -> None:
+        """Run the service's own checker and systemd's on the new files, before anything is changed."""
+        staging = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self.module.tmpdir))
+        try:
+            for file in self.files:
+                if file.content is not None:
+                    staged = staging / file.path.relative_to(self.config_dir)
+                    staged.parent.mkdir(parents=True, exist_ok=True)
+                    write(staged, file.content, 0, 0, 0o600)
+            for command in self.params["validate"]:
+                argv = [str(argument).replace("{config}", str(staging)) for argument in command]
+                if self.module.check_mode and shutil.which(argv[0]) is None:
+                    self.module.warn(f"{argv[0]} is not installed yet; the new files were not checked.")
+                    continue
+                code, out, err = self.module.run_command(argv)
+                if code:
+                    self._refuse(argv, f"{out}\n{err}".replace(f"{staging}", f"{self.config_dir}"))
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _refuse(self, argv: list[str], words: str) -> None:
+        self.module.fail_json(
+            msg=(
+                f"{self.name}: the new configuration was refused; nothing was changed. "
+                f"{Path(argv[0]).name} says:\n{words.strip()}"
+            )
+        )
+
+    # Planning
+
+    def _show(self, unit: str) -> dict[str, str]:
+        _, out, _ = self._systemctl(
+            "show", "-p", "ActiveState,UnitFileState,MainPID,NRestarts,NeedDaemonReload,LoadState", unit
+        )
+        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+
+    def _plan(self, files: list[ManagedFile], units: list[ManagedFile]) -> dict[str, str]:
+        """Return what is to be done to each unit: start, restart or reload."""
+        relevant = any(not self._is_live(file) for file in files) or self.pending.exists()
+        changed_units = {file.path.name for file in units}
+        plan = {}
+        for unit in self.units:
+            state = self._show(unit)
+            if state.get("ActiveState") not in {"active", "reloading"}:
+                plan[unit] = "start" if state.get("ActiveState") in {"inactive", None} else "restart"
+            elif unit in changed_units or state["NeedDaemonReload"] == "yes" or program_replaced(state):
+                plan[unit] = "restart"
+            elif relevant:
+                plan[unit] = self.params["activation"]
+            elif state.get("UnitFileState") != "enabled":
+                plan[unit] = "enable"
+        return plan
+
+    def _is_live(self, file: ManagedFile) -> bool:
+        relative = str(file.path.relative_to(self.config_dir))
+        return any(fnmatch.fnmatch(relative, pattern) for pattern in self.params["live"])
+
+    def _units_to_mask(self) -> list[str]:
+        return [unit for unit in self.params["mask"] if (UNIT_DIR / unit).resolve() != Path("/dev/null")]
+
+    # Changing
+
+    def _change(self, files: list[ManagedFile], units: list[ManagedFile], plan: dict[str, str]) -> None:
+        """Write, activate and wait; put everything back when the service does not take it."""
+        applied: list[ManagedFile] = []
+        PENDING_DIR.mkdir(mode=0o755, exist_ok=True)
+        if plan:
+            self.pending.touch()
+        try:
+            self._make_folders()
+            for file in [*files, *units]:
+                applied.append(file)
+                file.apply()
+            self._activate(plan, reload_units=bool(units))
+        except (ActivationError, OSError) as error:
+            outcome = self._put_back(applied, plan, reload_units=bool(units))
+            self.pending.unlink(missing_ok=True)
+            self.module.fail_json(msg=f"{self.name}: {error}\n{outcome}")
+        self.pending.unlink(missing_ok=True)
+
+    def _put_back(self, applied: list[ManagedFile], plan: dict[str, str], *, reload_units: bool) -> str:
+        """Undo a change that failed and return a sentence that says how that went."""
+        for file in reversed(applied):
+            file.restore()
+        first_time = any(file.before is None for file in self.unit_files)
+        if first_time:
+            self._systemctl("stop", *self.units)
+            self._systemctl("daemon-reload")
+            return "It had never run here, so the new files were removed again."
+        if not applied:
+            return "No file had been changed."
+        try:
+            self._activate(
+                {unit: "restart" if verb == "start" else verb for unit, verb in plan.items()},
+                reload_units=reload_units,
+            )
+        except ActivationError as error:
+            return f"The files from before are back, but the service is still not well: {error}"
+        return "The files from before are back and the service runs with them."
+
+    def _make_folders(self) -> None:
+        folders = {file.path.parent for file in self.files} | {
+            self.config_dir / folder for folder in self.params["prune"]
+        }
+        if self.params["config_dir"]:
+            folders.add(self.config_dir)
+        for folder in sorted(folders):
+            folder.mkdir(mode=DIR_MODE, parents=True, exist_ok=True)
+            os.chown(folder, 0, self.gid)
+            folder.chmod(DIR_MODE)
+
+    def _mask(self, units: list[str]) -> None:
+        if units:
+            self._systemctl("disable", "--now", *units)
+            self._must("mask", *units)
+
+    def _activate(self, plan: dict[str, str], *, reload_units: bool) -> None:
+        if reload_units:
+            self._must("daemon-reload")
+        if not plan:
+            return
+        self._must("enable", "--quiet", *self.units)
+        restarts_before = {}
+        for unit, verb in plan.items():
+            if verb == "enable":
+                continue
+            if verb == "reload":
+                self._reload(unit)
+                continue
+            self._systemctl("reset-failed", unit)
+            restarts_before[unit] = 0
+            self._must(verb, unit)
+        self._wait_ready(restarts_before)
+
+    def _reload(self, unit: str) -> None:
+        """Reload, and see in the service's metrics that it took the new configuration."""
+        check = self.params["reload_check"]
+        before = read_metric(check, "last_reload_success_timestamp_seconds") if check else None
+        self._must("reload", unit)
+        if not check:
+            return
+        deadline = time.monotonic() + self.params["timeout"]
+        while time.monotonic() < deadline:
+            if read_metric(check, "last_reload_successful") == 0:
+                raise ActivationError(f"refused the new configuration.\n{self._journal(unit)}")
+            if read_metric(check, "last_reload_success_timestamp_seconds") not in {before, None}:
+                return
+            time.sleep(POLL_SECONDS)
+        raise ActivationError(f"did not take the new configuration in time.\n{self._journal(unit)}")
+
+    def _wait_ready(self, restarts_before: dict[str, int]) -> None:
+        deadline = time.monotonic() + self.params["timeout"]
+        waiting = list(self.params["ready"])
+        reason = ""
+        while True:
+            for unit, count in restarts_before.items():
+                state = self._show(unit)
+                if state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) > count:
+                    raise ActivationError(f"{unit} does not stay up.\n{self._journal(unit)}")
+            while waiting:
+                reason = not_ready(waiting[0])
+                if reason:
+                    break
+                waiting.pop(0)
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                raise ActivationError(
+                    f"not ready after {self.params['timeout']} s: {reason}\n{self._journal(self.units[0])}"
+                )
+            time.sleep(POLL_SECONDS)
+
+    # Helpers
+
+    def _journal(self, unit: str) -> str:
+        _, out, _ = self.module.run_command(
+            ["journalctl", "--no-pager", "-o", "cat", "-n", str(JOURNAL_LINES), "-u", unit]
+        )
+        return f"Its last log lines:\n{out.strip()}"
+
+    def _systemctl(self, *arguments: str) -> tuple[int, str, str]:
+        result: tuple[int, str, str] = self.module.run_command(["systemctl", *arguments])
+        return result
+
+    def _must(self, *arguments: str) -> None:
+        code, out, err = self._systemctl(*arguments)
+        if code:
+            raise ActivationError(
+                f"systemctl {' '.join(arguments)} failed: {err.strip() or out.strip()}\n"
+                f"{self._journal(self.units[0])}"
+            )
+
+
+def program_replaced(state: dict[str, str]) -> bool:
+    """Whether the running program is no longer the one on disk, as after a package upgrade."""
+    try:
+        return Path(f"/proc/{state['MainPID']}/exe").readlink().name.endswith(" (deleted)")
+    except (OSError, KeyError):
+        return False
+
+
+def read_metric(check: dict[str, str], suffix: str) -> float | None:
+    """Return the value of the service's own metric ``<metric>_<suffix>``, or ``None`` when there is none."""
+    with contextlib.suppress(OSError, ValueError):
+        text = open_url(check["url"], timeout=5, use_proxy=False).read().decode()
+        match = re.search(rf"^{re.escape(check['metric'])}_{suffix}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+        return float(match.group(1)) if match else None
+    return None
+
+
+def not_ready(url: str) -> str:
+    """Return why ``url`` is not ready, or an empty string when it is."""
+    try:
+        open_url(url, timeout=5, use_proxy=False)
+    except (OSError, ValueError) as error:
+        return f"{url}: {error}"
+    return ""
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "config_dir": {"type": "path"},
+            "group": {"type": "str"},
+            "files": {"type": "dict", "default": {}},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
+            "live": {"type": "list", "elements": "str", "default": []},
+            "prune": {"type": "list", "elements": "str", "default": []},
+            "validate": {"type": "list", "elements": "list", "default": []},
+            "units": {"type": "dict", "required": True},
+            "mask": {"type": "list", "elements": "str", "default": []},
+            "activation": {"type": "str", "choices": ["reload", "restart"], "default": "restart"},
+            "reload_check": {
+                "type": "dict",
+                "options": {
+                    "url": {"type": "str", "required": True},
+                    "metric": {"type": "str", "required": True},
+                },
+            },
+            "ready": {"type": "list", "elements": "str", "default": []},
+            "timeout": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+        no_log=True,  # keeps the files out of the host's system log; results are still shown
+    )
+    VerifiedService(module).run()
+
+
+if __name__ == "__main__":
+    main()

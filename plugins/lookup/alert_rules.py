@@ -1,0 +1,100 @@
+# Copyright (c) The Fleetwatch authors
+# SPDX-License-Identifier: MIT
+"""Lookup of the alert rules of all components that have hosts."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from typing import TYPE_CHECKING, Any
+
+from ansible.errors import AnsibleError
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import Fleet, FleetError
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import (
+    RulesError,
+    render_rules,
+    rules_variables,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ansible.template import Templar
+
+DOCUMENTATION = """
+name: alert_rules
+short_description: Alert rules of the components that have hosts
+description:
+  - Renders the file C(monitoring/rules.yml) of every component whose group has hosts.
+  - Such a file is a Prometheus rule file and a Jinja template at once. It uses C([[ name ]]) for variables
+    and C([% if … %]) for blocks, so that C({{ $labels.host }}) stays as it is.
+  - Variables have the value that the current host (the one that runs Prometheus) gives them, or else the
+    default of the role.
+author: [The Fleetwatch authors]
+options:
+  _terms:
+    description: None are taken.
+  roles_path:
+    description: Folders of roles. The default are the roles of this collection and those beside the playbook.
+    type: list
+    elements: path
+"""
+
+EXAMPLES = """
+- name: Write the rule files
+  ansible.builtin.copy:
+    content: "{{ item.value }}"
+    dest: "/etc/prometheus/rules/{{ item.key }}"
+    owner: root
+    group: prometheus
+    mode: "0640"
+  loop: "{{ lookup('fleetwatch.monitoring.alert_rules') | dict2items }}"
+  loop_control:
+    label: "{{ item.key }}"
+"""
+
+RETURN = """
+_raw:
+  description: One item, which maps the names of the rule files to their texts.
+  type: list
+  elements: dict
+  sample:
+    - node_exporter.yml: "groups: []"
+"""
+
+
+class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not typed
+    """Yield one dictionary of all rule files."""
+
+    def run(
+        self,
+        terms: list[Any],  # noqa: ARG002 - part of Ansible's interface
+        variables: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[dict[str, str]]:
+        """Return the rule files."""
+        variables = variables or {}
+        self.set_options(var_options=variables, direct=kwargs)
+        fleet = Fleet.of(variables, self._loader, self.get_option("roles_path"))
+        templar = self._templar.copy_with_new_env(available_variables=ChainMap(variables, fleet.defaults))
+        return [
+            {
+                f"{component.name}.yml": _render(component.rules, templar)
+                for component in fleet.components.values()
+                if component.rules and fleet.hosts(component.name)
+            }
+        ]
+
+
+def _render(path: Path, templar: Templar) -> str:
+    known = templar.available_variables
+    values = {}
+    try:
+        for name in sorted(rules_variables(path) & known.keys()):
+            try:
+                values[name] = templar.template(known[name])
+            except AnsibleError as error:
+                raise FleetError(f"{path}: the value of {name}: {error}") from error
+        return render_rules(path, values)
+    except RulesError as error:
+        raise FleetError(str(error)) from error

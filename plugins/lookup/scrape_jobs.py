@@ -1,0 +1,89 @@
+# Copyright (c) The Fleetwatch authors
+# SPDX-License-Identifier: MIT
+"""Lookup of the scrape jobs and their targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.lookup import LookupBase
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import TARGET_LABELS, Fleet
+
+DOCUMENTATION = """
+name: scrape_jobs
+short_description: Scrape jobs of Prometheus and their targets, from the inventory
+description:
+  - Reads the file C(monitoring/scrape.yml) of every component and the inventory, and returns each scrape job
+    that has targets. A job whose group is empty, or whose hosts all opted out, is not returned.
+  - Hosts outside of C(--limit) count too, so a limited run never removes targets.
+  - Every target carries the labels C(host) (its name in the inventory) and those that
+    C(fleetwatch_target_labels) takes from its groups. The labels C(__scheme__) and C(__metrics_path__) are
+    set where a host differs from its job.
+author: [The Fleetwatch authors]
+options:
+  _terms:
+    description: None are taken.
+  roles_path:
+    description: Folders of roles. The default are the roles of this collection and those beside the playbook.
+    type: list
+    elements: path
+notes:
+  - Each host may set C(<job>_port), C(<job>_scheme), C(<job>_metrics_path), C(<job>_scrape) and
+    C(fleetwatch_address).
+seealso:
+  - plugin: fleetwatch.monitoring.endpoints
+    plugin_type: lookup
+"""
+
+EXAMPLES = """
+- name: Write one target file for each job
+  ansible.builtin.copy:
+    content: "{{ item.file_sd }}"
+    dest: "/etc/prometheus/targets/{{ item.job }}.json"
+    owner: root
+    group: prometheus
+    mode: "0640"
+  loop: "{{ query('fleetwatch.monitoring.scrape_jobs') }}"
+  loop_control:
+    label: "{{ item.job }}"
+"""
+
+RETURN = """
+_raw:
+  description: The jobs, sorted by name.
+  type: list
+  elements: dict
+  contains:
+    job:
+      description: Name of the job.
+      type: str
+      sample: node_exporter
+    config:
+      description: Further keys for the C(scrape_config), as the component wrote them.
+      type: dict
+      sample: {honor_labels: true}
+    file_sd:
+      description:
+        - Text of the file for C(file_sd_configs), in JSON, one line a target, sorted by host. The same
+          inventory gives the same text. It is text and not data because Ansible takes seconds to pass on the
+          data of ten thousand targets; C(from_json) turns it into data.
+      type: str
+"""
+
+
+class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not typed
+    """Yield one item for each scrape job that has targets."""
+
+    def run(
+        self,
+        terms: list[Any],  # noqa: ARG002 - part of Ansible's interface
+        variables: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> list[dict[str, Any]]:
+        """Return the jobs, sorted by name."""
+        variables = variables or {}
+        self.set_options(var_options=variables, direct=kwargs)
+        fleet = Fleet.of(variables, self._loader, self.get_option("roles_path"))
+        labels = variables.get(TARGET_LABELS, fleet.defaults.get(TARGET_LABELS))
+        jobs = fleet.scrape_jobs(self._templar.template(labels))
+        return [{"job": job.name, "config": job.config, "file_sd": job.file_sd()} for job in jobs]

@@ -95,11 +95,9 @@ def systemd_unit(unit: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, 
         The unit file, with the sandbox and supervision above under whatever ``unit`` sets.
     """
     lines: list[str] = []
-    layers = [DEFAULTS, unit, overrides or {}]
     for section in ("Unit", "Service", "Install"):
-        settings: dict[str, Any] = {}
-        for layer in layers:
-            settings.update(layer.get(section) or {})
+        own = {**unit.get(section, {}), **((overrides or {}).get(section) or {})}
+        settings = {**own, **{name: value for name, value in DEFAULTS[section].items() if name not in own}}
         lines.append(f"[{section}]")
         for name, value in settings.items():
             lines += _lines(name, value)

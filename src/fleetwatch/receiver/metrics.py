@@ -1,0 +1,96 @@
+"""What the receiver tells Prometheus."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
+
+from fleetwatch.store import Store
+
+REFUSALS = ("bad_alert", "bad_json", "bad_request", "content_type", "too_large", "too_many_alerts")
+_USUAL_SEVERITIES = ("critical", "warning", "info")
+
+log = logging.getLogger(__name__)
+
+
+class Metrics:
+    """The receiver's counters, and gauges that are read from the store at each scrape."""
+
+    def __init__(self, registry: CollectorRegistry, store: Store) -> None:
+        """Register all; each series exists from the start, so that ``rate()`` sees the first event."""
+        self.accepted = Counter(
+            "alert_receiver_alerts_accepted",
+            "Alert transitions committed to disk",
+            ["status"],
+            registry=registry,
+        )
+        self.duplicates = Counter(
+            "alert_receiver_alerts_duplicate", "Alerts that told nothing new", registry=registry
+        )
+        self.refused = Counter(
+            "alert_receiver_refused",
+            "Requests and single alerts that were refused and never will be good",
+            ["reason"],
+            registry=registry,
+        )
+        self.commit_failures = Counter(
+            "alert_receiver_commit_failures",
+            "Requests answered 503 because the store did not take them",
+            registry=registry,
+        )
+        self.commit_seconds = Histogram(
+            "alert_receiver_commit_seconds",
+            "Time to commit the alerts of one request",
+            registry=registry,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+        )
+        for status in ("firing", "resolved"):
+            self.accepted.labels(status)
+        for reason in REFUSALS:
+            self.refused.labels(reason)
+        registry.register(_StoreCollector(store))
+
+
+class _StoreCollector(Collector):
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def describe(self) -> Iterator[Metric]:
+        """Tell the registry the names without reading the store."""
+        return iter(_gauges())
+
+    def collect(self) -> Iterator[Metric]:
+        """Read the gauges; without the store they are absent, and the other metrics still served."""
+        try:
+            by_severity = dict.fromkeys(_USUAL_SEVERITIES, 0) | self._store.open_by_severity()
+            depth = self._store.depth()
+        except SQLAlchemyError:
+            log.exception("store not readable for metrics")
+            return
+        open_incidents, queued, oldest, parked = _gauges()
+        for severity, count in by_severity.items():
+            open_incidents.add_metric([severity], count)
+        queued.add_metric([], depth.queued)
+        oldest.add_metric([], depth.oldest_age)
+        parked.add_metric([], depth.parked)
+        yield from (open_incidents, queued, oldest, parked)
+
+
+def _gauges() -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
+    return (
+        GaugeMetricFamily("alert_receiver_open_incidents", "Incidents that are firing", labels=["severity"]),
+        GaugeMetricFamily("alert_receiver_outbox_depth", "Notifications that wait for delivery", labels=[]),
+        GaugeMetricFamily(
+            "alert_receiver_outbox_oldest_age_seconds",
+            "Age of the oldest notification that waits for delivery",
+            labels=[],
+        ),
+        GaugeMetricFamily(
+            "alert_receiver_parked_notifications", "Notifications given up for good", labels=[]
+        ),
+    )

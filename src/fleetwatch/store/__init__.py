@@ -1,0 +1,27 @@
+"""The store that receiver and dispatcher share: incidents and the outbox of notifications.
+
+An *incident* is one occurrence of an alert, known by (fingerprint, starts_at). Its *transitions* are
+``firing`` and ``resolved``. Each transition puts one *notification* per channel into the outbox, in the
+same transaction as the alert itself, so an alert that was accepted cannot lose its message.
+"""
+
+from fleetwatch.store.database import SchemaTooNewError
+from fleetwatch.store.incidents import Accepted, AlertEvent, Incidents
+from fleetwatch.store.models import Incident, Notification, State, Status
+from fleetwatch.store.outbox import Outbox, OutboxDepth
+
+__all__ = [
+    "Accepted",
+    "AlertEvent",
+    "Incident",
+    "Notification",
+    "OutboxDepth",
+    "SchemaTooNewError",
+    "State",
+    "Status",
+    "Store",
+]
+
+
+class Store(Incidents, Outbox):
+    """Incidents and outbox in one database."""

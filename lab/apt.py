@@ -59,7 +59,7 @@ def archive() -> Archive:
     """
     if mirror := os.environ.get("LAB_MIRROR"):
         return Archive(mirror, os.environ.get("LAB_SECURITY_MIRROR"), updates=False)
-    wanted = "\\t".join(_TARGETS)
+    wanted = "\t".join(_TARGETS)
     return parse_archive(output(["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"]))
 
 

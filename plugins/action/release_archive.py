@@ -1,3 +1,5 @@
+# Copyright (c) The Fleetwatch authors
+# SPDX-License-Identifier: MIT
 """The controller's part of release_archive: with ``download: controller`` it fetches for the hosts."""
 
 from pathlib import Path

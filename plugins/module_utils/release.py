@@ -1,3 +1,5 @@
+# Copyright (c) The Fleetwatch authors
+# SPDX-License-Identifier: MIT
 """Release archives: fetch and verify, unpack safely, switch atomically, keep the last versions.
 
 The module ``release_archive`` uses all of it on the target; its action plugin uses :func:`fetch` and
@@ -125,7 +127,7 @@ class Plan:
     previous: str | None
     fetch: bool
     switch: bool
-    links: Mapping[Path, Path]  # link -> its target
+    links: Mapping[Path, Path | None]  # link to a program -> its target, None: to be removed
     remove: tuple[str, ...]
     before: str  # both states as text, for the diff
     after: str
@@ -523,36 +525,41 @@ class Store:
         """Compare the host with what is wanted, without changing anything."""
         previous, installed = self.current(), self.versions()
         others = [version for version in installed if version != wanted.version]
-        kept = others[: wanted.keep]
         links = self._links(wanted) if wanted.link else {}
+        found = {link: _readlink(link) for link in links}
         return Plan(
             previous=previous,
             fetch=not self.holds(wanted),
             switch=previous != wanted.version,
-            links={link: target for link, target in links.items() if _readlink(link) != target},
+            links={link: target for link, target in links.items() if found[link] != target},
             remove=tuple(others[wanted.keep :]),
-            before=self._text(previous, installed, [link for link in links if link.is_symlink()]),
-            after=self._text(wanted.version, [wanted.version, *kept], list(links), wanted.sha256),
+            before=_text(previous, self._sum(previous), installed, found),
+            after=_text(wanted.version, wanted.sha256, [wanted.version, *others[: wanted.keep]], links),
         )
 
     def removal_plan(self) -> Plan:
         """Plan that nothing of the program stays."""
         previous, installed = self.current(), self.versions()
-        ours = str(self.base / CURRENT) + "/"
-        links = (
-            [link for link in sorted(self.bin_dir.iterdir()) if str(_readlink(link) or "").startswith(ours)]
-            if self.bin_dir.is_dir()
-            else []
-        )
+        current = self.base / CURRENT
+        links: dict[Path, Path | None] = {}
+        if self.bin_dir.is_dir():
+            links = {link: target for link in self.bin_dir.iterdir() if (target := _readlink(link))}
+            links = {
+                link: target for link, target in links.items() if target and target.is_relative_to(current)
+            }
         return Plan(
             previous=previous,
             fetch=False,
             switch=previous is not None,
-            links={link: Path() for link in links},
+            links=dict.fromkeys(links),
             remove=tuple(installed),
-            before=self._text(previous, installed, links),
+            before=_text(previous, self._sum(previous), installed, links),
             after="",
         )
+
+    def _sum(self, version: str | None) -> str:
+        manifest = self.manifest(version) if version else None
+        return str(manifest["sha256"]) if manifest else "unknown"
 
     def _links(self, wanted: Wanted) -> dict[Path, Path]:
         links = {self.bin_dir / Path(path).name: self.base / CURRENT / path for path in wanted.programs}
@@ -562,17 +569,6 @@ class Store:
                     f"{link} is there and is not a symbolic link; move it away, or set link: false."
                 )
         return links
-
-    def _text(
-        self, current: str | None, versions: list[str], links: list[Path], sha256: str | None = None
-    ) -> str:
-        """Return a state of this host as text; the checksum is that of the version in use."""
-        lines = [f"version: {current}"] if current else []
-        sha256 = sha256 or str((self.manifest(current or "") or {}).get("sha256", ""))
-        lines += [f"sha256: {sha256}"] * bool(sha256)
-        lines += [f"installed: {', '.join(sorted(versions))}"] * bool(versions)
-        lines += [f"link: {link}" for link in sorted(links)]
-        return "".join(line + "\n" for line in lines)
 
     def apply(self, plan: Plan, wanted: Wanted, source: str, timeout: int) -> None:
         """Carry out `plan` under the lock; `source` is where the archive comes from.
@@ -586,8 +582,9 @@ class Store:
             os.utime(self.base / wanted.version / MANIFEST)
             self._point(self.base / CURRENT, Path(wanted.version))
         for link, target in plan.links.items():
-            self.bin_dir.mkdir(parents=True, exist_ok=True)
-            self._point(link, target)
+            if target:
+                link.parent.mkdir(parents=True, exist_ok=True)
+                self._point(link, target)
         self._remove(plan.remove)
 
     def apply_removal(self, plan: Plan) -> None:
@@ -638,6 +635,14 @@ class Store:
 
 def _temporary(link: Path) -> Path:
     return link.with_name(f".{link.name}.new")
+
+
+def _text(version: str | None, sha256: str, installed: list[str], links: Mapping[Path, Path | None]) -> str:
+    """Return a state of a host as text; `sha256` is that of the version in use."""
+    lines = [f"version: {version}", f"sha256: {sha256}"] if version else []
+    lines += [f"installed: {', '.join(sorted(installed))}"] if installed else []
+    lines += [f"link: {link} -> {target}" for link, target in sorted(links.items()) if target]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _readlink(link: Path) -> Path | None:

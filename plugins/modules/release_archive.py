@@ -1,5 +1,6 @@
 #!/usr/bin/python
-# MIT License (see LICENSE)
+# Copyright (c) The Fleetwatch authors
+# SPDX-License-Identifier: MIT
 """The module release_archive: one task has a version of a program present, verified and in use."""
 
 DOCUMENTATION = r"""
@@ -175,6 +176,7 @@ arch:
 import os  # noqa: E402 - Ansible's documentation blocks come first
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
+from urllib.parse import urlsplit  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible_collections.fleetwatch.monitoring.plugins.module_utils import release  # noqa: E402
@@ -270,6 +272,8 @@ def main() -> None:
         required_if=[("state", "present", ("version", "url", "checksums"))],
         supports_check_mode=True,
     )
+    if password := urlsplit(module.params["url"] or "").password:
+        module.no_log_values.add(password)
     os.umask(0o022)  # a host's stricter default would hide the programs from their services
     root = Path(module.params["root"])
     try:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import multiprocessing
 import re
 from collections import ChainMap
 from dataclasses import dataclass, field
@@ -52,6 +53,17 @@ _SIMPLE_TEMPLATE = re.compile(r"{{\s*([a-zA-Z_]\w*)\s*(?:\|\s*default\(\s*([a-zA
 
 class FleetError(AnsibleError):  # type: ignore[misc] # ansible-core is not typed
     """The inventory or a component's folder is wrong; the message names the place and the cure."""
+
+
+class SettingError(FleetError):
+    """A host's setting is wrong."""
+
+    def __init__(self, setting: str, host: str, what: str) -> None:
+        """Take the name of the variable, the host, and what is wrong with the value."""
+        super().__init__(f"{setting} of host {host} {what}")
+        self.setting = setting
+        self.host = host
+        self.what = what
 
 
 class HostVars(Protocol):
@@ -156,6 +168,10 @@ class HostVariables:
         """Tell whether the host or a role's defaults set the variable."""
         return name in self._all
 
+    def source(self, name: str) -> Any:
+        """Return the untemplated value of a variable, or None."""
+        return self._all.get(name)
+
     def get(self, name: str, default: Any = None) -> Any:
         """Return the rendered value of a variable, or ``default`` when nothing sets it.
 
@@ -166,7 +182,7 @@ class HostVariables:
         try:
             return self.render(self._all[name])
         except AnsibleError as error:
-            raise FleetError(f"{name} of host {self.host}: {error}") from error
+            raise SettingError(name, self.host, f"cannot be rendered: {error}") from error
 
     def render(self, value: Any) -> Any:
         """Return ``value`` with its templates rendered in the context of this host.
@@ -211,6 +227,7 @@ class Fleet:
         self.groups = groups
         self._loader = loader
         self._templar = Templar(loader=loader)
+        self._scrape_jobs: dict[str, list[ScrapeJob]] = {}
         self.roles: dict[str, Path] = {}
         for folder in roles_path:
             for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
@@ -226,7 +243,15 @@ class Fleet:
         Roles beside the playbook count too, so that a site can add components of its own.
         """
         own = Path(variables.get("playbook_dir", ".")) / "roles"
-        return cls(variables["hostvars"], variables["groups"], loader, roles_path or (_COLLECTION_ROLES, own))
+        folders = tuple(map(str, roles_path or (_COLLECTION_ROLES, own)))
+        hostvars, groups = variables["hostvars"], variables["groups"]
+        if multiprocessing.parent_process() is None:
+            return cls(hostvars, groups, loader, folders)
+        # This process runs one task for one host, so nothing that it has read can be out of date. Variables
+        # of roles are rendered anew each time they are used, and each may ask for the same ten thousand targets.
+        if (folders, id(hostvars)) not in _fleets_of_worker:
+            _fleets_of_worker[folders, id(hostvars)] = cls(hostvars, groups, loader, folders)
+        return _fleets_of_worker[folders, id(hostvars)]
 
     @cached_property
     def components(self) -> dict[str, Component]:
@@ -309,9 +334,9 @@ class Fleet:
         if path is None:
             path = job.config.get("metrics_path") or DEFAULT_METRICS_PATH
         if scheme not in {"http", "https"}:
-            raise FleetError(f"{job.name}_scheme of host {variables.host} must be http or https")
+            raise SettingError(f"{job.name}_scheme", variables.host, "must be http or https")
         if not isinstance(path, str) or not path.startswith("/"):
-            raise FleetError(f"{job.name}_metrics_path of host {variables.host} must begin with /")
+            raise SettingError(f"{job.name}_metrics_path", variables.host, "must begin with /")
         return Endpoint(
             host=str(variables.host),
             address=self.address(variables),
@@ -338,10 +363,8 @@ class Fleet:
                 pass
         elif _HOST_NAME.fullmatch(address):
             return address
-        raise FleetError(
-            f"{ADDRESS} of host {variables.host} is {address!r}, which is not a host name or an IP address;"
-            " a port belongs in the variable <job>_port"
-        )
+        what = f"is {address!r}, not a host name or an IP address; a port belongs in the variable <job>_port"
+        raise SettingError(ADDRESS, variables.host, what)
 
     def is_scraped(self, job: Job, variables: HostVariables) -> bool:
         """Tell whether Prometheus scrapes ``job`` on this host.
@@ -352,7 +375,7 @@ class Fleet:
         try:
             return bool(boolean(value))
         except TypeError as error:
-            raise FleetError(f"{job.name}_scrape of host {variables.host} must be true or false") from error
+            raise SettingError(f"{job.name}_scrape", variables.host, "must be true or false") from error
 
     def scrape_jobs(self, target_labels: Any = None) -> list[ScrapeJob]:
         """Return each job that has targets, sorted by name, with one file_sd group per host.
@@ -360,7 +383,12 @@ class Fleet:
         :param target_labels: the rendered value of ``fleetwatch_target_labels``; None for none.
         :raises FleetError: the labels or a host's settings are wrong.
         """
-        labels = host_labels(self.groups, target_labels)
+        key = repr(target_labels)
+        if key not in self._scrape_jobs:
+            self._scrape_jobs[key] = self._compute_scrape_jobs(host_labels(self.groups, target_labels))
+        return self._scrape_jobs[key]
+
+    def _compute_scrape_jobs(self, labels: Mapping[str, Mapping[str, str]]) -> list[ScrapeJob]:
         jobs_of_host: dict[str, list[Job]] = {}
         for job in self.jobs.values():
             for host in self.hosts(job.group):
@@ -388,6 +416,9 @@ class Fleet:
             if not isinstance(group, str):
                 raise FleetError(f"{file}: the `group` of the job {name} must be the name of a group")
             yield Job(str(name), str(group), config)
+
+
+_fleets_of_worker: dict[tuple[tuple[str, ...], int], Fleet] = {}
 
 
 def host_labels(groups: Mapping[str, Sequence[str]], target_labels: Any) -> dict[str, dict[str, str]]:
@@ -433,13 +464,13 @@ def suggest(name: str, known: Iterable[str]) -> str:
 def _port(name: str, variables: HostVariables) -> int:
     value = variables.get(name)
     if value is None:
-        raise FleetError(f"{name} of host {variables.host} is not set, and no role has a default for it")
+        raise SettingError(name, variables.host, "is not set, and no role has a default for it")
     try:
         port = 0 if isinstance(value, (bool, float)) else int(value)
     except (TypeError, ValueError):
         port = 0
     if not 0 < port <= _MAX_PORT:
-        raise FleetError(f"{name} of host {variables.host} must be a port number from 1 to {_MAX_PORT}")
+        raise SettingError(name, variables.host, f"must be a port number from 1 to {_MAX_PORT}")
     return port
 
 

@@ -1,0 +1,402 @@
+# Copyright (c) The Fleetwatch authors
+# SPDX-License-Identifier: MIT
+"""Find every mistake in an inventory at once, before any host is touched.
+
+Values that many hosts share (from ``group_vars``, say) are the same objects in Ansible, so the verdict on
+one is kept and ten thousand hosts are checked in seconds. Values are not quoted in messages, because they
+may be secrets; the file and line are named instead. Facts are not known yet: a value that needs them is
+not judged.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ansible.errors import AnsibleError, AnsibleUndefinedVariable
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.errors import ArgumentTypeError, ArgumentValueError
+from ansible.template import Templar
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import (
+    ADDRESS,
+    JOB_SETTINGS,
+    TARGET_LABELS,
+    Fleet,
+    FleetError,
+    HostVariables,
+    Job,
+    SettingError,
+    host_labels,
+    suggest,
+)
+
+try:
+    from ansible._internal._datatag._tags import Origin
+except ImportError:  # not a public part of ansible-core: without it, messages only lack the file and line
+    Origin = None
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from ansible.module_utils.errors import AnsibleValidationError
+
+WATCHED = "node_exporter"
+"""The component that every host of the fleet must have."""
+PROMETHEUS = "prometheus"
+"""The component whose hosts use the target labels."""
+SHARED = "common"
+"""The role that specifies the variables ``fleetwatch_…``, which count for every host."""
+
+_SECRET = re.compile(
+    r"(^|_)(pass|passwd|password|passphrase|secret|token|credentials?|key|webhook_url|dsn)(_|$)",
+    re.IGNORECASE,
+)
+# What Ansible's validator quotes of a value at the end of a message.
+_QUOTED_VALUE = re.compile(r"(?:, got|\. Got no match for|(?<=unable to convert to )(\w+)): .*", re.DOTALL)
+_KINDS = {
+    "str": "text in quotes",
+    "path": "a path",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "a dictionary",
+}
+_IDENTIFIER = re.compile(r"\b[a-zA-Z_]\w*\b")
+_LOOKS_LIKE = 0.85
+_HOSTS_SHOWN = 3
+
+
+@dataclass(slots=True)
+class Finding:
+    """One mistake and the hosts that share it."""
+
+    subject: str
+    """The setting or the group."""
+    what: str
+    """What is wrong with it, and the cure."""
+    place: str = ""
+    """File and line of the first occurrence, if known."""
+    hosts: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Return one line."""
+        shown = ", ".join(self.hosts[:_HOSTS_SHOWN])
+        if len(self.hosts) > _HOSTS_SHOWN:
+            shown += f" and {len(self.hosts) - _HOSTS_SHOWN} more"
+        if shown:
+            shown = f"{'hosts' if len(self.hosts) > 1 else 'host'} {shown}"
+        details = ", ".join(filter(None, (shown, self.place)))
+        return f"{self.subject} {self.what}" + (f" ({details})" if details else "")
+
+
+class InventoryCheck:
+    """One check of a whole inventory."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        """Prepare the check of ``fleet``."""
+        self._fleet = fleet
+        self._templar = Templar()
+        self._findings: dict[tuple[str, str], Finding] = {}
+        self._warnings: dict[str, None] = {}
+        self._wrong: set[tuple[str, str]] = set()  # (setting, host): one finding for each is enough
+        self._harmless: set[str] = set()  # names of variables that need no look on the next host
+        self._static: dict[int, tuple[Any, bool]] = {}  # id -> (the value, kept alive; has no template)
+        self._verdicts: dict[tuple[str, int], list[str]] = {}  # of static values, by id
+        self._options_of: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
+
+    def run(self) -> tuple[list[str], list[str]]:
+        """Return the problems and the warnings, one line each.
+
+        :raises FleetError: a component's own folder is broken, so the inventory cannot be judged.
+        """
+        self._check_groups()
+        roles_of, jobs_of = self._roles_of_hosts(), self._jobs_of_hosts()
+        addresses: dict[str, list[str]] = defaultdict(list)
+        for host in self._fleet.hostvars:
+            variables = self._fleet.variables(host)
+            self._check_names(variables)
+            self._check_options(variables, self._options(tuple(roles_of.get(host, ()))))
+            if host in roles_of or host in jobs_of:
+                self._check_endpoints(variables, jobs_of.get(host, ()), addresses)
+        self._check_addresses(addresses)
+        self._check_labels()
+        return [str(finding) for finding in self._findings.values()], list(self._warnings)
+
+    # What is known -------------------------------------------------------------------------------
+
+    @cached_property
+    def _specs(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """The options of the entry point ``main`` of each role that has argument specs."""
+        specs = {}
+        for role, path in self._fleet.roles.items():
+            content = self._fleet.read_yaml(path / "meta" / "argument_specs.yml")
+            if content:
+                specs[role] = content["argument_specs"].get("main", {}).get("options") or {}
+        return specs
+
+    @cached_property
+    def _known(self) -> set[str]:
+        """All names of settings."""
+        names = {name for options in self._specs.values() for name in options}
+        return names | {f"{job}_{setting}" for job in self._fleet.jobs for setting in JOB_SETTINGS}
+
+    @cached_property
+    def _owners(self) -> set[str]:
+        """What settings are named after: the components and jobs, and roles that are groups as well."""
+        roles = {role for role in self._specs if role in self._fleet.components or role in self._fleet.groups}
+        return {"fleetwatch", *roles, *self._fleet.jobs}
+
+    def _options(self, roles: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+        if roles not in self._options_of:
+            options: dict[str, dict[str, Any]] = {}
+            for role in (SHARED, *roles):
+                options |= self._specs.get(role, {})
+            self._options_of[roles] = options
+        return self._options_of[roles]
+
+    def _roles_of_hosts(self) -> dict[str, list[str]]:
+        roles_of: dict[str, list[str]] = defaultdict(list)
+        for role in sorted({*self._fleet.components, *self._specs}):
+            for host in self._fleet.hosts(role):
+                roles_of[host].append(role)
+        return roles_of
+
+    def _jobs_of_hosts(self) -> dict[str, list[Job]]:
+        jobs_of: dict[str, list[Job]] = defaultdict(list)
+        for job in self._fleet.jobs.values():
+            for host in self._fleet.hosts(job.group):
+                jobs_of[host].append(job)
+        return jobs_of
+
+    # The checks ----------------------------------------------------------------------------------
+
+    def _check_groups(self) -> None:
+        components = self._fleet.components
+        watched = set(self._fleet.hosts(WATCHED))
+        if WATCHED in components:
+            for name in components:
+                for host in self._fleet.hosts(name):
+                    if host not in watched:
+                        what = (
+                            f"lacks hosts of the group {name}; add them, so that the machines are watched too"
+                        )
+                        self._report(f"group {WATCHED}", what, host)
+        for group in self._fleet.groups:
+            if group in self._fleet.roles:
+                continue
+            for name in difflib.get_close_matches(group, components, n=1, cutoff=_LOOKS_LIKE):
+                if set(self._fleet.hosts(group)) - set(self._fleet.hosts(name)):
+                    self._warn(f"group {group} is no component; did you mean {name}?")
+
+    def _check_names(self, variables: HostVariables) -> None:
+        prefixes = tuple(f"{owner}_" for owner in self._owners)
+        for name in variables.raw.keys() - self._harmless:
+            if name in self._known or not name.startswith(prefixes):
+                self._harmless.add(name)
+                self._check_prefix(name)
+            else:
+                what = f"is not a setting{suggest(name, self._known)}"
+                self._report(name, what, variables.host, _place(_key(variables.raw, name)))
+
+    def _check_prefix(self, name: str) -> None:
+        """Warn of a name like ``promethues_port``; a site may well have meant it, so it is no problem."""
+        if name in self._known:
+            return
+        for owner in self._owners:
+            words = name.split("_")
+            count = owner.count("_") + 1
+            prefix = "_".join(words[:count])
+            meant = "_".join([owner, *words[count:]])
+            if meant in self._known and difflib.SequenceMatcher(a=prefix, b=owner).ratio() >= _LOOKS_LIKE:
+                self._warn(f"variable {name} is not a setting; did you mean {meant}?")
+
+    def _check_options(self, variables: HostVariables, options: Mapping[str, dict[str, Any]]) -> None:
+        for name, spec in options.items():
+            if name in variables.raw:
+                for what in self._verdict(name, spec, variables):
+                    place = _place(variables.raw[name]) or _place(_key(variables.raw, name))
+                    self._report(name, what, variables.host, place)
+            elif spec.get("required") and self._fleet.defaults.get(name) is None:
+                cure = (
+                    "in a file that ansible-vault encrypts" if _is_secret(name, spec) else "in the inventory"
+                )
+                self._report(name, f"is missing; set it {cure}", variables.host)
+
+    def _verdict(self, name: str, spec: Mapping[str, Any], variables: HostVariables) -> list[str]:
+        raw = variables.raw[name]
+        key = (name, id(raw))
+        if key in self._verdicts:
+            return self._verdicts[key]
+        try:
+            verdict = self._judge(name, spec, variables.render(raw))
+        except AnsibleError as error:
+            verdict = self._judge_error(name, spec, variables, error)
+        if self._is_static(raw):
+            self._verdicts[key] = verdict
+        return verdict
+
+    def _is_static(self, value: Any) -> bool:
+        if id(value) not in self._static:
+            self._static[id(value)] = (value, not self._templar.is_template(value))
+        return self._static[id(value)][1]
+
+    def _judge(self, name: str, spec: Mapping[str, Any], value: Any) -> list[str]:
+        """Return what is wrong with a rendered value."""
+        if value is None or (value == "" and spec.get("required")):
+            if spec.get("required") or self._fleet.defaults.get(name) is not None:
+                return ["is empty; give it a value or remove the line"]
+            return []
+        kind = spec.get("type", "str")
+        if _is_misfit(kind, value):
+            return [f"must be {_KINDS[kind]}"]
+        result = ArgumentSpecValidator({name: {**spec, "required": False}}).validate({name: value})
+        return [_explain(spec, value, error) for error in result.errors.errors]
+
+    def _judge_error(
+        self, name: str, spec: Mapping[str, Any], variables: HostVariables, error: AnsibleError
+    ) -> list[str]:
+        """Return what is wrong with a value that cannot be rendered."""
+        secret = _is_secret(name, spec)
+        if not isinstance(error, AnsibleUndefinedVariable):
+            return ["cannot be rendered" if secret else f"cannot be rendered: {error}"]
+        if _needs_facts(variables.raw[name], variables):
+            return []
+        cure = "set that in a file that ansible-vault encrypts" if secret else "set that as well"
+        return [f"refers to something that is not defined: {error}; {cure}"]
+
+    def _check_endpoints(
+        self, variables: HostVariables, jobs: Iterable[Job], addresses: dict[str, list[str]]
+    ) -> None:
+        try:
+            address = self._fleet.address(variables)
+            addresses[address.lower().rstrip(".")].append(variables.host)
+            for job in jobs:
+                self._fleet.is_scraped(job, variables)
+                self._fleet.endpoint(job, variables)
+        except SettingError as error:
+            if (error.setting, variables.host) in self._wrong:
+                return
+            raw = variables.raw.get(error.setting)
+            if not (isinstance(error.__cause__, AnsibleUndefinedVariable) and _needs_facts(raw, variables)):
+                self._report(error.setting, error.what, variables.host, _place(raw))
+
+    def _check_addresses(self, addresses: Mapping[str, list[str]]) -> None:
+        for address, hosts in addresses.items():
+            if len(hosts) > 1:
+                what = (
+                    f"is {address} on more than one host; give each the address at which the others reach it"
+                )
+                for host in hosts:
+                    self._report(ADDRESS, what, host)
+            elif len(addresses) > 1 and _is_loopback(address):
+                what = f"is {address}, where the other hosts cannot reach it; set {ADDRESS}"
+                self._report(ADDRESS, what, hosts[0])
+
+    def _check_labels(self) -> None:
+        for host in self._fleet.hosts(PROMETHEUS):
+            variables = self._fleet.variables(host)
+            try:
+                target_labels = variables.get(TARGET_LABELS)
+                host_labels(self._fleet.groups, target_labels)
+            except SettingError as error:
+                if (error.setting, host) not in self._wrong:
+                    self._report(error.setting, error.what, host)
+                continue
+            except FleetError as error:
+                what = str(error).removeprefix(f"{TARGET_LABELS}: ").removeprefix(f"{TARGET_LABELS} ")
+                if (TARGET_LABELS, host) not in self._wrong:
+                    self._report(f"{TARGET_LABELS}:", what, host, _place(variables.raw.get(TARGET_LABELS)))
+                continue
+            for label, groups in (target_labels or {}).items():
+                for group in groups:
+                    if group not in self._fleet.groups:
+                        hint = suggest(group, self._fleet.groups)
+                        self._warn(
+                            f"{TARGET_LABELS}: the group {group} of the label {label} does not exist{hint}"
+                        )
+
+    def _report(self, subject: str, what: str, host: str, place: str = "") -> None:
+        finding = self._findings.setdefault((subject, what), Finding(subject, what, place))
+        finding.hosts.append(host)
+        self._wrong.add((subject, host))
+
+    def _warn(self, text: str) -> None:
+        self._warnings[text] = None
+
+
+def _explain(spec: Mapping[str, Any], value: Any, error: AnsibleValidationError) -> str:
+    """Return an error of Ansible's validator in fewer words and without the value."""
+    message = str(error.msg)
+    if " found in " not in message:  # it is about the setting itself, not about something inside it
+        if isinstance(error, ArgumentTypeError):
+            return f"must be {_KINDS.get(spec['type'], spec['type'])}"
+        if isinstance(error, ArgumentValueError):
+            choices = [str(choice) for choice in spec["choices"]]
+            hint = suggest(value, choices) if isinstance(value, str) else ""
+            return f"must be one of: {', '.join(choices)}{hint}"
+    return f"is wrong: {_QUOTED_VALUE.sub(lambda match: match[1] or '', message)}"
+
+
+def _is_misfit(kind: str, value: Any) -> bool:
+    """Tell whether a value is of a type that Ansible would convert, but not to what was meant.
+
+    YAML reads the version 1.10 as the number 1.1, and ``on`` as true.
+    """
+    if kind in {"str", "path"}:
+        return isinstance(value, (bool, float, list, dict))
+    if kind in {"int", "float"}:
+        return isinstance(value, bool)
+    if kind == "list":
+        return not isinstance(value, list)
+    return kind == "dict" and not isinstance(value, dict)
+
+
+def _is_secret(name: str, spec: Mapping[str, Any]) -> bool:
+    return bool(spec.get("no_log") or _SECRET.search(name))
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
+
+
+def _needs_facts(value: Any, variables: HostVariables) -> bool:
+    """Tell whether a template refers, directly or through other variables, to facts."""
+    seen = {"groups", "hostvars"}  # long, and without templates of their own
+    todo = [value]
+    while todo:
+        source = todo.pop()
+        if not isinstance(source, (str, list, dict)):
+            continue
+        for name in set(_IDENTIFIER.findall(str(source))) - seen:
+            seen.add(name)
+            if name == "ansible_facts" or (name.startswith("ansible_") and name not in variables):
+                return True
+            todo.append(variables.source(name))
+    return False
+
+
+def _key(mapping: Mapping[str, Any], name: str) -> str:
+    """Return the key object itself, which knows where it was written."""
+    return next(key for key in mapping if key == name)
+
+
+def _place(value: Any) -> str:
+    """Return the file and line in which Ansible read ``value``, or an empty string."""
+    origin = Origin and Origin.get_tag(value)
+    if not origin:
+        return ""
+    if not origin.path:
+        return str(origin.description or "")
+    path = Path(origin.path)
+    shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return f"{shown}:{origin.line_num}" if origin.line_num else str(shown)

@@ -60,7 +60,7 @@ KINDS = {
 
 
 def default_names(count: int) -> list[str]:
-    """Return names for ``count`` hosts: ``sim-web-01``, ``sim-db-01``, ``sim-batch-01``, ``sim-web-02`` …"""
+    """Return names for ``count`` hosts: ``sim-web-01``, ``sim-db-01``, ``sim-batch-01``, ``sim-web-02``."""
     kinds = list(KINDS)
     return [f"sim-{kinds[i % len(kinds)]}-{i // len(kinds) + 1:02}" for i in range(count)]
 

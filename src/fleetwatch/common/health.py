@@ -13,7 +13,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import choose_encoder
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ Ready = Callable[[], str | None]
 
 def registry() -> CollectorRegistry:
     """Return a registry with the usual metrics of the process and the interpreter."""
+    disable_created_metrics()  # a second series for each counter, which nobody asks for
     new = CollectorRegistry()
     ProcessCollector(registry=new)
     PlatformCollector(registry=new)

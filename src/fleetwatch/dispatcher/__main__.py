@@ -18,7 +18,7 @@ from fleetwatch.store import SchemaTooNewError, Store
 
 SERVICE = "alert_dispatcher"
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fleetwatch.dispatcher")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

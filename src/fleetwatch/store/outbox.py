@@ -95,7 +95,11 @@ class Outbox(Database):
     def _finish(self, notification: Notification, **values: object) -> bool:
         query = (
             update(Notification)
-            .where(Notification.id == notification.id, Notification.claimed_by == notification.claimed_by)
+            .where(
+                Notification.id == notification.id,
+                Notification.claimed_by == notification.claimed_by,
+                Notification.attempts == notification.attempts,  # not claimed again, by whomever
+            )
             .values(claimed_by=None, claimed_until=None, **values)
         )
         with self.write() as session:

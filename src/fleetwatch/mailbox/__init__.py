@@ -1,0 +1,1 @@
+"""The lab's mailbox: stands in for SendGrid and an SMTP server, shows what arrives, fails on demand."""

@@ -22,6 +22,7 @@ def python_service(config: str, module: str, user: str, version: str) -> dict[st
         module: The Python module, such as ``fleetwatch.receiver``.
         user: The system user; its state and cache folders carry its name.
         version: The installed version of the services, from the role ``python_program``.
+
     """
     return {
         "User": user,
@@ -44,11 +45,17 @@ def python_check(file: str, module: str, version: str) -> list[str]:
     """Return the command that checks a new settings file, for ``validate`` of ``verified_service``.
 
     Args:
-        file: The settings file, relative to the folder with the new files; secrets are in ``credentials/`` there.
+        file: The settings file, relative to the folder with the new files; ``credentials/`` there has the
+            secrets.
         module: The Python module, such as ``fleetwatch.receiver``.
         version: The installed version of the services.
+
     """
-    environment = [_python_path(version), "CREDENTIALS_DIRECTORY={config}/credentials", "PYTHONDONTWRITEBYTECODE=1"]
+    environment = [
+        _python_path(version),
+        "CREDENTIALS_DIRECTORY={config}/credentials",
+        "PYTHONDONTWRITEBYTECODE=1",
+    ]
     return ["/usr/bin/env", *environment, PYTHON, "-m", module, "--check", "--config", f"{{config}}/{file}"]
 
 

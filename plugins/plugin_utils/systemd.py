@@ -56,6 +56,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+LINE_LENGTH = 110
+
+
 def quote(argument: str) -> str:
     """Quote one command line argument as systemd.service(5) reads it.
 
@@ -71,12 +74,10 @@ def _lines(name: str, value: Any) -> list[str]:
         return []
     if isinstance(value, list | tuple):
         if name.startswith("Exec"):
-            program, *arguments = (quote(str(item)) for item in value)
-            return [f"{name}={program}", *(f"    {a}" for a in arguments)] if not arguments else [
-                f"{name}={program} \\",
-                *(f"    {a} \\" for a in arguments[:-1]),
-                f"    {arguments[-1]}",
-            ]
+            arguments = [quote(str(item)) for item in value]
+            line = f"{name}={' '.join(arguments)}"
+            # A long command line is read more easily with one argument a line.
+            return [line if len(line) <= LINE_LENGTH else f"{name}=" + " \\\n    ".join(arguments)]
         return [f"{name}={item}" for item in value]
     if isinstance(value, bool):
         return [f"{name}={'yes' if value else 'no'}"]
@@ -93,6 +94,7 @@ def systemd_unit(unit: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, 
 
     Returns:
         The unit file, with the sandbox and supervision above under whatever ``unit`` sets.
+
     """
     lines: list[str] = []
     for section in ("Unit", "Service", "Install"):
@@ -106,7 +108,10 @@ def systemd_unit(unit: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, 
 
 
 def cli_flags(flags: Mapping[str, Any]) -> list[str]:
-    """Return command line flags: ``True`` gives ``--name``, ``False`` ``--no-name``, a list repeats, ``None`` drops."""
+    """Return command line flags.
+
+    ``True`` gives ``--name``, ``False`` gives ``--no-name``, a list repeats the flag, ``None`` drops it.
+    """
     arguments: list[str] = []
     for name, value in flags.items():
         if value is None:
@@ -114,5 +119,7 @@ def cli_flags(flags: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             arguments.append(f"--{'' if value else 'no-'}{name}")
         else:
-            arguments += [f"--{name}={item}" for item in (value if isinstance(value, list | tuple) else [value])]
+            arguments += [
+                f"--{name}={item}" for item in (value if isinstance(value, list | tuple) else [value])
+            ]
     return arguments

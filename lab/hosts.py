@@ -168,9 +168,9 @@ class Fleet:
 
         """
         todo = plan(wanted, self.hosts())
+        images = {spec.release: image.ensure(spec.release, self.console) for spec in todo.create}
         self._make_key()
         _each(self._remove, todo.remove)
-        images = {spec.release: image.ensure(spec.release, self.console) for spec in todo.create}
         self._allow_inotify(len(wanted))
         subnet = self._network()
         addresses = self._free_addresses(subnet, len(todo.create))
@@ -420,7 +420,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fleet.restart(options.host)
         elif options.command == "destroy":
             fleet.remove()
-    except LabError as error:
+    except (LabError, OSError) as error:
         print(error, file=sys.stderr)  # noqa: T201 (a command line's answer)
         return 1
     print(json.dumps([instance(fleet, host) for host in fleet.hosts().values()], indent=2))  # noqa: T201

@@ -208,7 +208,7 @@ def _wheels(requirements: str, target: Target, cache: Path, wheel_dir: Path | No
         "--no-deps",
         f"--requirement={listed}",
         f"--dest={new}",
-        what=f"the wheels for Python {target.python} on {target.machine} from {wheel_dir or 'the package index'}",
+        what=f"the wheels of {target.tag} from {wheel_dir or 'the package index'}",
     )
     new.rename(place)
     _prune(cache, f"*.{target.tag}")

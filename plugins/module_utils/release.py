@@ -179,7 +179,7 @@ def checksum_for(checksums: Mapping[str, str], arch: str, url: str) -> str:
             f"checksums has no entry for {arch}, this host's architecture; "
             f"add checksums['{arch}'] with the SHA-256 of {redacted(url)}."
         )
-    checksum = checksums[arch].strip().lower().removeprefix("sha256:")
+    checksum = str(checksums[arch]).strip().lower().removeprefix("sha256:")
     if not re.fullmatch(r"[0-9a-f]{64}", checksum):
         raise ReleaseError(
             f"checksums['{arch}'] is '{checksums[arch]}', which is not a SHA-256; "

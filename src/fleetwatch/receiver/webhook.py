@@ -15,6 +15,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from fleetwatch.store import AlertEvent, Status
 
+SILENT_RECEIVER = "fleetwatch-verify"
+"""Alertmanager's receiver for test alerts, which are recorded and announced to nobody."""
+
 _ZERO_YEAR = 1  # Go's zero time is in the year 1: "not set"
 
 
@@ -128,7 +131,7 @@ def _event(raw: object, payload: dict[str, Any]) -> AlertEvent:
     group_status = payload.get("status") or Status.FIRING
     alert = _Alert.model_validate({"status": group_status, **raw}, by_alias=True)
     # Alertmanager escapes the receiver's name as a regular expression: "web.hook" comes as "web\.hook".
-    receiver, external_url = (_text(payload.get(name)) for name in ("receiver", "externalURL"))
+    receiver = _text(payload.get("receiver")).replace("\\", "")
     return AlertEvent(
         status=Status(alert.status),
         fingerprint=alert.fingerprint or fingerprint(alert.labels),
@@ -137,8 +140,9 @@ def _event(raw: object, payload: dict[str, Any]) -> AlertEvent:
         starts_at=_utc(alert.starts_at),
         ends_at=_utc(alert.ends_at),
         generator_url=alert.generator_url,
-        external_url=external_url,
-        receiver=receiver.replace("\\", ""),
+        external_url=_text(payload.get("externalURL")),
+        receiver=receiver,
+        silent=receiver == SILENT_RECEIVER,
     )
 
 

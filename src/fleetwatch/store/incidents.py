@@ -29,6 +29,8 @@ class AlertEvent:
     generator_url: str = ""
     external_url: str = ""
     receiver: str = ""
+    silent: bool = False
+    """Recorded, but announced on no channel."""
 
     @property
     def severity(self) -> str:
@@ -62,7 +64,7 @@ class Incidents(Database):
     """The part of the store that keeps incidents."""
 
     def accept(self, events: Iterable[AlertEvent], channels: Sequence[str]) -> Accepted:
-        """Commit a batch of events, and for what is new in it one notification per channel.
+        """Commit a batch of events, and for what is new in it (and not silent) a notification per channel.
 
         All or nothing: raises SQLAlchemyError when the batch is not on disk.
         """
@@ -138,6 +140,7 @@ def _accept_one(
     session.add_all(
         Notification(incident=incident, transition=alert.status, channel=channel, queued_at=now, due_at=now)
         for channel in channels
+        if not alert.silent
     )
 
 

@@ -710,6 +710,16 @@ def test_killed_while_it_unpacks(site: Site) -> None:
     assert site.entries == ["1.0", "2.0", "current"]
 
 
+def test_leftovers_go_though_nothing_else_is_to_do(site: Site) -> None:
+    arguments = site.publish("1.0")
+    site.run(arguments)
+    (site.base / ".work" / "tree").mkdir(parents=True)
+    (site.base / ".current.new").symlink_to("2.0")
+
+    assert not site.run(arguments)["changed"]
+    assert site.entries == ["1.0", "current"]
+
+
 STEPS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.utime", "ctypes.dlsym"}
 
 

@@ -300,14 +300,22 @@ class VerifiedService:
                     write(staged, file.content, 0, 0, 0o600)
             for command in self.params["validate"]:
                 argv = [str(argument).replace("{config}", str(staging)) for argument in command]
-                if self.module.check_mode and shutil.which(argv[0]) is None:
-                    self.module.warn(f"{argv[0]} is not installed yet; the new files were not checked.")
+                missing = self._not_installed_yet(argv)
+                if missing:
+                    self.module.warn(f"{missing} is not installed yet; the new files were not checked.")
                     continue
                 code, out, err = self.module.run_command(argv)
                 if code:
                     self._refuse(argv, f"{out}\n{err}".replace(f"{staging}", f"{self.config_dir}"))
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+    def _not_installed_yet(self, argv: list[str]) -> str:
+        """Return what the command needs and an earlier task of this check run would have installed."""
+        if not self.module.check_mode:
+            return ""
+        paths = (argument.rpartition("=")[2] for argument in argv)
+        return next((path for path in paths if path.startswith("/") and not Path(path).exists()), "")
 
     def _refuse(self, argv: list[str], words: str) -> None:
         self.module.fail_json(

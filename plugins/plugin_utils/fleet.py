@@ -247,8 +247,8 @@ class Fleet:
         hostvars, groups = variables["hostvars"], variables["groups"]
         if multiprocessing.parent_process() is None:
             return cls(hostvars, groups, loader, folders)
-        # This process runs one task for one host, so nothing that it has read can be out of date. Variables
-        # of roles are rendered anew each time they are used, and each may ask for the same ten thousand targets.
+        # This process runs one task for one host, so nothing that it has read can be out of date. Ansible
+        # renders a role's variables anew at each use, and each may ask for the same ten thousand targets.
         if (folders, id(hostvars)) not in _fleets_of_worker:
             _fleets_of_worker[folders, id(hostvars)] = cls(hostvars, groups, loader, folders)
         return _fleets_of_worker[folders, id(hostvars)]

@@ -253,9 +253,11 @@ class InventoryCheck:
             if spec.get("required") or self._fleet.defaults.get(name) is not None:
                 return ["is empty; give it a value or remove the line"]
             return []
-        kind = spec.get("type", "str")
+        kind, elements = spec.get("type", "str"), spec.get("elements", "raw")
         if _is_misfit(kind, value):
             return [f"must be {_KINDS[kind]}"]
+        if kind == "list" and any(_is_misfit(elements, item) for item in value):
+            return [f"must be a list in which each item is {_KINDS[elements]}"]
         result = ArgumentSpecValidator({name: {**spec, "required": False}}).validate({name: value})
         return [_explain(spec, value, error) for error in result.errors.errors]
 

@@ -10,8 +10,12 @@ from fleetwatch.receiver.settings import AlertReceiverSettings
 
 
 def test_a_test_alert_is_recorded_but_announced_on_no_channel(tmp_path: Path) -> None:
-    settings = AlertReceiverSettings(
-        sender="a@example.org", recipients=["b@example.org"], database_url=f"sqlite:///{tmp_path}/alerts.db"
+    settings = AlertReceiverSettings.model_validate(
+        {
+            "sender": "a@example.org",
+            "recipients": ["b@example.org"],
+            "database_url": f"sqlite:///{tmp_path}/alerts.db",
+        }
     )
     client = create_app(settings).test_client()
 

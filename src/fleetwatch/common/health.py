@@ -31,7 +31,8 @@ Ready = Callable[[], str | None]
 
 def registry() -> CollectorRegistry:
     """Return a registry with the usual metrics of the process and the interpreter."""
-    disable_created_metrics()  # a second series for each counter, which nobody asks for
+    # Otherwise there is a second series for each counter, which nobody asks for.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     new = CollectorRegistry()
     ProcessCollector(registry=new)
     PlatformCollector(registry=new)

@@ -19,9 +19,9 @@ class Failure(BaseModel):
     """``429``: too many requests. ``500``: server error. ``timeout``: no answer for ``seconds``, then the
     connection is closed. ``refuse``: the connection is closed at once without an answer.
     SMTP replies 451 for 429, 554 for 500, and behaves alike for the others."""
-    count: int | None = Field(None, ge=1, le=1_000_000)
+    count: int | None = Field(default=None, ge=1, le=1_000_000)
     """How many deliveries fail before all is well again; ``None``: until told otherwise."""
-    seconds: float = Field(5.0, ge=0, le=3600)
+    seconds: float = Field(default=5.0, ge=0, le=3600)
     """For ``429``: X-RateLimit-Reset is so far away. For ``timeout``: how long to keep silent."""
     deliver: bool = False
     """Keep the message although the sender is told that it failed: an answer that got lost."""

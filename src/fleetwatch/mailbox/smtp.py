@@ -36,7 +36,7 @@ class _Handler:
             return "554 5.3.0 Told to fail"
         if failure.mode == "timeout":
             await asyncio.sleep(failure.seconds)
-        if server.transport is not None:
+        if isinstance(server.transport, asyncio.WriteTransport):
             server.transport.abort()
         return "421 4.3.0 Closing connection"
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Flask
-from gunicorn.app.base import BaseApplication
-from gunicorn.glogging import Logger
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleetwatch.common import logs

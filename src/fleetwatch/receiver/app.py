@@ -7,7 +7,7 @@ from typing import Any
 
 from flask import Blueprint, Flask, Response, current_app, jsonify, request
 from sqlalchemy.exc import SQLAlchemyError
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException
 
 from fleetwatch.common import health
 from fleetwatch.receiver import webhook
@@ -17,6 +17,7 @@ from fleetwatch.receiver.webhook import WebhookError
 from fleetwatch.store import Status, Store
 
 MAX_LIMIT = 1000  # incidents in one answer
+_READ_BYTES = 64 * 1024
 _RETRY_AFTER = "5"  # seconds, with a 503
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,6 @@ class Receiver:
 def create_app(settings: AlertReceiverSettings) -> Flask:
     """Return the WSGI application; raises SchemaTooNewError or SQLAlchemyError when there is no store."""
     app = Flask(__name__, static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     receiver = Receiver(settings)
     app.extensions["receiver"] = receiver
     app.register_blueprint(pages)
@@ -73,12 +73,7 @@ def accept() -> tuple[dict[str, Any], int]:
         raise WebhookError(415, "content_type", "send JSON with the header Content-Type: application/json")
     if request.content_encoding not in (None, "identity"):
         raise WebhookError(415, "content_type", "compressed bodies are not supported: send plain JSON")
-    try:
-        body = request.get_data(cache=False)
-    except RequestEntityTooLarge:
-        limit = receiver.settings.max_body_bytes
-        raise WebhookError(413, "too_large", f"the body is larger than the limit of {limit} bytes") from None
-    batch = webhook.parse(body, receiver.settings.max_alerts)
+    batch = webhook.parse(_body(receiver.settings.max_body_bytes), receiver.settings.max_alerts)
     with receiver.metrics.commit_seconds.time():
         done = receiver.store.accept(batch.events, receiver.settings.channels)
 
@@ -92,6 +87,18 @@ def accept() -> tuple[dict[str, Any], int]:
         log.warning("alert refused", extra={"index": refused.index, "reason": refused.reason})
     refusals = [{"index": refused.index, "reason": refused.reason} for refused in batch.refused]
     return {"accepted": done.fired + done.resolved, **counts, "refused": refusals}, 200
+
+
+def _body(limit: int) -> bytes:
+    """Read the request's body. Flask's own limit would silently cut one that comes in chunks."""
+    body = b""
+    too_large = (request.content_length or 0) > limit
+    while not too_large and (part := request.stream.read(_READ_BYTES)):
+        body += part
+        too_large = len(body) > limit
+    if too_large:
+        raise WebhookError(413, "too_large", f"the body is larger than the limit of {limit} bytes")
+    return body
 
 
 @pages.get("/api/v1/incidents")

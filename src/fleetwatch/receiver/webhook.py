@@ -130,6 +130,7 @@ def _event(raw: object, payload: dict[str, Any]) -> AlertEvent:
         raise ValueError("an alert must be a JSON object")  # noqa: TRY004 - the data is wrong, not the program
     group_status = payload.get("status") or Status.FIRING
     alert = _Alert.model_validate({"status": group_status, **raw}, by_alias=True)
+    _check_unicode(alert)
     # Alertmanager escapes the receiver's name as a regular expression: "web.hook" comes as "web\.hook".
     receiver = _text(payload.get("receiver")).replace("\\", "")
     return AlertEvent(
@@ -146,8 +147,19 @@ def _event(raw: object, payload: dict[str, Any]) -> AlertEvent:
     )
 
 
+def _check_unicode(alert: _Alert) -> None:
+    """Refuse lone surrogates, which JSON can express, but neither a database nor a mail can hold."""
+    annotations = alert.annotations or {}
+    try:
+        for text in (*alert.labels, *alert.labels.values(), *annotations, *annotations.values()):
+            text.encode()
+        (alert.fingerprint + alert.generator_url).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a text holds half of a surrogate pair, which is not Unicode") from None
+
+
 def _text(value: object) -> str:
-    """Return a string that can be stored; lone surrogates, which JSON can express, cannot."""
+    """Return a string that can be stored."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else ""
 
 

@@ -103,7 +103,7 @@ class Incidents(Database):
             .group_by(Incident.severity)
         )
         with self.read() as session:
-            return dict(session.execute(query).tuples().all())
+            return {row[0]: row[1] for row in session.execute(query)}
 
 
 def _accept_one(

@@ -8,9 +8,16 @@ import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 
-from python_http_client.exceptions import HTTPError
-from sendgrid import SendGridAPIClient
-from sendgrid.helpers.mail import Content, CustomArg, Email, From, Mail, Personalization
+from python_http_client.exceptions import HTTPError  # type: ignore[import-untyped]
+from sendgrid import SendGridAPIClient  # type: ignore[import-untyped]
+from sendgrid.helpers.mail import (  # type: ignore[import-untyped]
+    Content,
+    CustomArg,
+    Email,
+    From,
+    Mail,
+    Personalization,
+)
 
 from fleetwatch.dispatcher.channels import DeliveryError, Message
 from fleetwatch.dispatcher.settings import DispatcherSettings

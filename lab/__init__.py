@@ -8,7 +8,11 @@ before the virtual environment exists. Entry points:
 - ``python3 -m lab.prepare``: what the Makefile's other targets need on this machine
 """
 
+import sys
 from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036 (older ones can still read this far)
+    sys.exit("Fleetwatch needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 ...")
 
 ROOT = Path(__file__).resolve().parent.parent
 """The checkout."""

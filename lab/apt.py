@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.console import Console, LabError, output
+from lab.engine import as_root
 
 _QUIET = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
 _WAIT_FOR_LOCK = ("-o", "DPkg::Lock::Timeout=300")
@@ -124,14 +125,14 @@ def missing(packages: Iterable[str]) -> list[str]:
 
 def update(console: Console) -> None:
     """Fetch the package lists."""
-    console.run(["apt-get", *_WAIT_FOR_LOCK, "update"], log="apt", env=_QUIET)
+    console.run(as_root(["apt-get", *_WAIT_FOR_LOCK, "update"], **_QUIET), log="apt")
 
 
-def has_lists(packages: Iterable[str]) -> bool:
-    """Tell whether apt knows a version of every package."""
+def unknown(packages: Sequence[str]) -> list[str]:
+    """Return those packages of which apt knows no version that it could install."""
     known = output(["apt-cache", "policy", *packages], env={"LC_ALL": "C.UTF-8"})
-    candidates = [line.split()[-1] for line in known.splitlines() if line.startswith("  Candidate:")]
-    return len(candidates) == len(list(packages)) and "(none)" not in candidates
+    candidates = dict(re.findall(r"^(\S+):\n.+\n  Candidate: (.+)$", known, re.MULTILINE))
+    return [package for package in packages if candidates.get(package, "(none)") == "(none)"]
 
 
 def install(packages: Sequence[str], console: Console) -> None:
@@ -143,7 +144,7 @@ def install(packages: Sequence[str], console: Console) -> None:
     """
     command = ["apt-get", *_WAIT_FOR_LOCK, "install", "-y", "--no-install-recommends", *packages]
     update(console)
-    console.run(command, log="apt", env=_QUIET)
+    console.run(as_root(command, **_QUIET), log="apt")
 
 
 def download(packages: Sequence[str], directory: Path, console: Console) -> list[Path]:
@@ -156,7 +157,7 @@ def download(packages: Sequence[str], directory: Path, console: Console) -> list
         LabError: apt refused.
 
     """
-    if not has_lists(packages):
+    if unknown(packages):
         update(console)
     # Root would otherwise drop to a user who may not write into the directory.
     user = ("-o", "APT::Sandbox::User=root") if os.geteuid() == 0 else ()

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,18 @@ TAIL = 25
 
 class LabError(Exception):
     """What went wrong and how to cure it, in words for the user."""
+
+
+class Watcher:
+    """What the user is told of a command's output while it runs."""
+
+    def show(self, line: str) -> str | None:  # noqa: ARG002 (for those who override it)
+        """Return what to show of a line, if anything."""
+        return None
+
+    def state(self, line: str) -> str | None:
+        """Return what a line tells about the state of the work, for the heartbeat, if anything."""
+        return line.strip() or None
 
 
 class Console:
@@ -58,19 +70,19 @@ class Console:
         command: Sequence[str | Path],
         *,
         log: str,
-        show: Callable[[str], str | None] = lambda _: None,
+        watcher: Watcher | None = None,
         env: dict[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
         """Run a command that may take long, visibly.
 
-        Every line goes to the log. Lines for which ``show`` returns a text are shown as that
-        text; in between, a heartbeat tells the last line every ``HEARTBEAT`` seconds.
+        Every line goes to the log. The watcher says what of it is shown; when nothing is, a
+        heartbeat comes every ``HEARTBEAT`` seconds.
 
         Args:
             command: program and arguments.
             log: name of the log file, without its suffix.
-            show: what to show of a line, or None.
+            watcher: says what is shown.
             env: variables to set on top of the environment.
             cwd: working directory.
 
@@ -79,8 +91,10 @@ class Console:
 
         """
         began = time.monotonic()
+        watcher = watcher or Watcher()
         lines: queue.Queue[str | None] = queue.Queue()
         tail: list[str] = []
+        state = ""
         process = subprocess.Popen(  # noqa: S603 (fixed programs, no shell)
             [str(part) for part in command],
             stdin=subprocess.DEVNULL,
@@ -104,15 +118,15 @@ class Console:
                         line = lines.get(timeout=max(0.0, quiet_since + HEARTBEAT - time.monotonic()))
                     except queue.Empty:
                         quiet_since = time.monotonic()
-                        last = f": {tail[-1].strip()[:80]}" if tail else ""
-                        self.note(f"... {quiet_since - began:.0f} s{last}")
+                        self.note(f"... {quiet_since - began:.0f} s{': ' if state else ''}{state[:80]}")
                         continue
                     if line is None:
                         break
                     file.write(line)
                     if line.strip():
                         tail = [*tail[1 - TAIL :], line.rstrip()]
-                    if (text := show(line.rstrip())) is not None:
+                    state = watcher.state(line) or state
+                    if (text := watcher.show(line.rstrip())) is not None:
                         quiet_since = time.monotonic()
                         self.note(text)
             status = process.wait()
@@ -142,7 +156,13 @@ def _pump(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> Non
     lines.put(None)
 
 
-def output(command: Sequence[str | Path], *, env: dict[str, str] | None = None, stdin: str = "") -> str:
+def output(
+    command: Sequence[str | Path],
+    *,
+    env: dict[str, str] | None = None,
+    stdin: str = "",
+    cwd: Path | None = None,
+) -> str:
     """Return what a short command prints.
 
     Raises:
@@ -157,6 +177,7 @@ def output(command: Sequence[str | Path], *, env: dict[str, str] | None = None, 
             text=True,
             check=False,
             env={**os.environ, **(env or {})},
+            cwd=cwd,
         )
     except FileNotFoundError as error:
         raise LabError(f"{command[0]} is not installed") from error

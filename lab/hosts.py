@@ -143,6 +143,13 @@ class Fleet:
         self.known_hosts = self.state / "known_hosts"
         self.ssh_config = self.state / "ssh_config"
 
+    @staticmethod
+    def addresses(state: Path) -> dict[str, str]:
+        """Return the addresses of the hosts, by name, without asking Podman."""
+        path = state / "addresses.json"
+        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return found
+
     def hosts(self) -> dict[str, Host]:
         """Return the hosts that exist, by name."""
         found = {}
@@ -300,6 +307,8 @@ class Fleet:
             encoding="utf-8",
         )
         self.ssh_config.write_text(self._ssh_config(hosts), encoding="utf-8")
+        addresses = json.dumps({name: host.address for name, host in hosts.items()})
+        (self.state / "addresses.json").write_text(addresses + "\n", encoding="utf-8")
 
     def _ssh_config(self, hosts: dict[str, Host]) -> str:
         entries = [f"Host {name}\n    HostName {host.address}\n" for name, host in hosts.items()]

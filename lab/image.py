@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import CACHE, apt, engine
-from lab.console import Console, LabError, output
+from lab.console import Console, LabError, Watcher, output
 
 RELEASES = ("bookworm", "trixie")
 """Debian releases that a host can have."""
@@ -67,6 +67,9 @@ MASKED = (
     "systemd-udevd.service",
 )
 
+BUILD = Path("/var/tmp")  # noqa: S108 (files of a random name; /tmp may be small, in memory)
+"""Where an image is built."""
+
 HOST_KEY = "/etc/ssh/ssh_host_ed25519_key"
 
 FILES = {
@@ -96,8 +99,14 @@ HOOKS = (
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
-_STEP = re.compile(r"I: (running apt|downloading|installing|creating)")
-"""Lines of mmdebstrap that tell the user where it is."""
+
+class _Steps(Watcher):
+    """mmdebstrap's words about where it is."""
+
+    _STEP = re.compile(r"I: (running apt|downloading|installing|creating)")
+
+    def show(self, line: str) -> str | None:
+        return line[3:] if self._STEP.match(line) else None
 
 
 @dataclass(frozen=True)
@@ -168,8 +177,12 @@ def extra_authorities(
     return sorted({certificate.strip() + "\n" for certificate in trusted if certificate.strip() not in known})
 
 
-def exists(tag: str) -> bool:
-    """Tell whether an image is there."""
+def is_built(release: str) -> bool:
+    """Tell whether the image of a release is there, made by today's recipe."""
+    return _exists(recipe(release).tag)
+
+
+def _exists(tag: str) -> bool:
     return tag in {name for image in _images() for name in image.get("Names", [])}
 
 
@@ -187,7 +200,7 @@ def ensure(release: str, console: Console) -> str:
     CACHE.mkdir(exist_ok=True)
     with (CACHE / f"image-{release}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not exists(made.tag):
+        if not _exists(made.tag):
             with console.phase(f"Host image: Debian {release}"):
                 _build(made, console)
             remove(f":{release}-", keep=made.tag)
@@ -220,8 +233,7 @@ def _images() -> list[dict[str, list[str]]]:
 
 
 def _build(made: Recipe, console: Console) -> None:
-    # /tmp may be small, in memory.
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+    with tempfile.TemporaryDirectory(dir=BUILD) as directory:
         # apt, which drops its rights, reads the hook's files through here.
         Path(directory).chmod(0o755)
         overlay = Path(directory) / "overlay.tar"
@@ -244,9 +256,7 @@ def _build(made: Recipe, console: Console) -> None:
                 TMPDIR=directory,
             ),
             log="image",
-            show=lambda line: (
-                line[3:] if re.match(r"I: (running apt|downloading|installing|creating)", line) else None
-            ),
+            watcher=_Steps(),
         )
         command = ["import", "--change", 'CMD ["/sbin/init"]', "--change", "STOPSIGNAL SIGRTMIN+3"]
         labels = ["--change", f"LABEL {engine.OWNER}={engine.checkout_id()}"]

@@ -18,6 +18,11 @@ PROGRAMS = ("promtool", "prometheus", "amtool", "prometheus-alertmanager")
 BIN = CACHE / "tools" / "bin"
 
 
+def complete() -> bool:
+    """Tell whether the programs are there."""
+    return all((BIN / program).exists() for program in PROGRAMS)
+
+
 def ensure(console: Console) -> Path:
     """Make the programs present and return the directory to put on PATH.
 
@@ -25,7 +30,7 @@ def ensure(console: Console) -> Path:
         LabError: the packages cannot be fetched.
 
     """
-    if all((BIN / program).exists() for program in PROGRAMS):
+    if complete():
         return BIN
     with console.phase(f"Checkers: promtool and amtool, unpacked to {BIN.relative_to(CACHE.parent)}"):
         CACHE.mkdir(exist_ok=True)

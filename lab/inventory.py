@@ -1,0 +1,151 @@
+"""The lab's inventory: what Ansible learns about the containers, and the containers it asks for."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lab import ROOT, STATE, VENV, image
+from lab.components import ENDPOINTS, Endpoint
+from lab.console import LabError, output
+from lab.hosts import Fleet, Spec
+from lab.settings import Settings, read_secrets
+
+DIRECTORY = ROOT / "inventory" / "lab"
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def dynamic(settings: Settings, secrets: dict[str, str], state: Path = STATE) -> dict[str, Any]:
+    """Return the part of the inventory that only this machine knows, as an inventory script says it."""
+    addresses = Fleet.addresses(state)
+    connection = {"ansible_user": "root", "ansible_ssh_common_args": f'-F "{state / "ssh_config"}"'}
+    return {
+        "all": {"vars": {**connection, **secrets}},
+        "node_exporter": {"hosts": [f"node{number}" for number in range(1, settings.nodes + 1)]},
+        "_meta": {"hostvars": {name: {"ansible_host": address} for name, address in addresses.items()}},
+    }
+
+
+def read() -> dict[str, Any]:
+    """Return the whole inventory of the lab, as Ansible understands it.
+
+    Raises:
+        LabError: Ansible cannot read it; carries its words.
+
+    """
+    command: list[str | Path] = [VENV / "bin" / "ansible-inventory", "--inventory", DIRECTORY, "--list"]
+    inventory: dict[str, Any] = json.loads(output(command, cwd=ROOT))
+    return inventory
+
+
+@dataclass(frozen=True)
+class Published:
+    """An endpoint, the host that serves it, and the port under which it is published."""
+
+    endpoint: Endpoint
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Where it is reached from this machine."""
+        return f"{self.endpoint.scheme}://127.0.0.1:{self.port}"
+
+
+def published(inventory: dict[str, Any]) -> list[Published]:
+    """Return what the lab serves on 127.0.0.1.
+
+    Args:
+        inventory: as ``ansible-inventory --list`` prints it.
+
+    Raises:
+        LabError: two hosts want the same port.
+
+    """
+    hostvars = _hostvars(inventory)
+    found: dict[int, Published] = {}
+    for endpoint in ENDPOINTS:
+        for host in members(inventory, endpoint.group):
+            port = endpoint.port(hostvars.get(host, {}))
+            if port in found:
+                raise LabError(
+                    f"{found[port].host} and {host} would both publish port {port} on 127.0.0.1: "
+                    f"give one of them another {endpoint.variable} in inventory/lab"
+                )
+            found[port] = Published(endpoint, host, port)
+    return list(found.values())
+
+
+def specs(inventory: dict[str, Any], release: str) -> list[Spec]:
+    """Return the containers that an inventory asks for.
+
+    ``lab_release`` chooses another Debian for one host.
+
+    Args:
+        inventory: as ``ansible-inventory --list`` prints it.
+        release: Debian release of hosts that do not choose.
+
+    Raises:
+        LabError: a host cannot be a container.
+
+    """
+    ports = [(entry.host, entry.port) for entry in published(inventory)]
+    return [
+        _spec(
+            name,
+            _hostvars(inventory).get(name, {}),
+            tuple(port for host, port in ports if host == name),
+            release,
+        )
+        for name in members(inventory, "all")
+    ]
+
+
+def _hostvars(inventory: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = inventory.get("_meta", {}).get("hostvars", {})
+    return found
+
+
+def members(inventory: dict[str, Any], group: str) -> list[str]:
+    """Return the hosts of a group and of its children, each once."""
+
+    def walk(name: str) -> Iterator[str]:
+        entry = inventory.get(name, {})
+        yield from entry.get("hosts", [])
+        for child in entry.get("children", []):
+            yield from walk(child)
+
+    return list(dict.fromkeys(walk(group)))
+
+
+def _spec(name: str, variables: dict[str, Any], ports: tuple[int, ...], release: str) -> Spec:
+    if not _NAME.fullmatch(name):
+        raise LabError(f"inventory/lab: {name!r} cannot be a host name: use a-z, 0-9 and -")
+    chosen = variables.get("lab_release", release)
+    if chosen not in image.RELEASES:
+        raise LabError(
+            f"inventory/lab: lab_release of {name} is {chosen!r}: use {' or '.join(image.RELEASES)}"
+        )
+    return Spec(name, chosen, ports)
+
+
+def main() -> int:
+    """Answer as an inventory script."""
+    try:
+        answer = dynamic(Settings.load(os.environ), read_secrets())
+    except (LabError, PermissionError) as error:
+        print(f"the lab's inventory: {error}", file=sys.stderr)  # noqa: T201 (what Ansible shows)
+        return 1
+    print(json.dumps(answer, indent=2))  # noqa: T201 (what Ansible reads)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -19,7 +19,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ansible.errors import AnsibleError, AnsibleUndefinedVariable
+from ansible.errors import AnsibleError, AnsibleTemplateSyntaxError, AnsibleUndefinedVariable
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.errors import ArgumentTypeError, ArgumentValueError
 from ansible.template import Templar
@@ -265,12 +265,15 @@ class InventoryCheck:
         self, name: str, spec: Mapping[str, Any], variables: HostVariables, error: AnsibleError
     ) -> list[str]:
         """Return what is wrong with a value that cannot be rendered."""
-        secret = _is_secret(name, spec)
+        if isinstance(error, AnsibleTemplateSyntaxError):
+            return [f"cannot be rendered: {error}"]
         if not isinstance(error, AnsibleUndefinedVariable):
-            return ["cannot be rendered" if secret else f"cannot be rendered: {error}"]
-        if _needs_facts(variables.raw[name], variables):
+            return ["cannot be rendered"]  # the error may quote what it could not convert
+        if _needs_facts(variables.source(name), variables):
             return []
-        cure = "set that in a file that ansible-vault encrypts" if secret else "set that as well"
+        cure = (
+            "set that in a file that ansible-vault encrypts" if _is_secret(name, spec) else "set that as well"
+        )
         return [f"refers to something that is not defined: {error}; {cure}"]
 
     def _check_endpoints(
@@ -283,11 +286,16 @@ class InventoryCheck:
                 self._fleet.is_scraped(job, variables)
                 self._fleet.endpoint(job, variables)
         except SettingError as error:
-            if (error.setting, variables.host) in self._wrong:
-                return
-            raw = variables.raw.get(error.setting)
-            if not (isinstance(error.__cause__, AnsibleUndefinedVariable) and _needs_facts(raw, variables)):
-                self._report(error.setting, error.what, variables.host, _place(raw))
+            self._report_setting(error, variables)
+
+    def _report_setting(self, error: SettingError, variables: HostVariables) -> None:
+        if (error.setting, variables.host) in self._wrong:
+            return
+        found = [error.what]
+        if isinstance(error.__cause__, AnsibleError):
+            found = self._judge_error(error.setting, {}, variables, error.__cause__)
+        for what in found:
+            self._report(error.setting, what, variables.host, _place(variables.source(error.setting)))
 
     def _check_addresses(self, addresses: Mapping[str, list[str]]) -> None:
         for address, hosts in addresses.items():
@@ -308,8 +316,7 @@ class InventoryCheck:
                 target_labels = variables.get(TARGET_LABELS)
                 host_labels(self._fleet.groups, target_labels)
             except SettingError as error:
-                if (error.setting, host) not in self._wrong:
-                    self._report(error.setting, error.what, host)
+                self._report_setting(error, variables)
                 continue
             except FleetError as error:
                 what = str(error).removeprefix(f"{TARGET_LABELS}: ").removeprefix(f"{TARGET_LABELS} ")

@@ -85,7 +85,15 @@ def test_sound_inventory(check: Check) -> None:
             "node_exporter_port: '{{ nowhere }}'",
             "node_exporter_port refers to something that is not defined: 'nowhere' is undefined; set that",
         ),
-        ("node_exporter_port: '{{ 1 / 0 }}'", "node_exporter_port cannot be rendered: "),
+        ("node_exporter_port: '{{ 1 / 0 }}'", "node_exporter_port cannot be rendered"),
+        (
+            "node_exporter_port: '{{ 1 + }}'",
+            "node_exporter_port cannot be rendered: Syntax error in template",
+        ),
+        (
+            "node_exporter_scrape: '{{ nowhere }}'",
+            "node_exporter_scrape refers to something that is not defined",
+        ),
         ("fleetwatch_address: 'a b'", "fleetwatch_address is 'a b', not a host name or an IP address"),
     ],
 )
@@ -146,6 +154,12 @@ def test_value_that_needs_facts_is_not_judged(check: Check) -> None:
     )
 
 
+def test_template_is_judged_for_each_host(check: Check) -> None:
+    files = {"group_vars_all": "port: http\nnode_exporter_port: '{{ port }}'", "host_vars_monitor": "port: 1"}
+    (problem,) = check.problems(**files, host_vars_web1="port: 2")
+    assert problem == "node_exporter_port must be a whole number (host web2, inventory/group_vars/all.yml:2)"
+
+
 def test_missing_secret(check: Check) -> None:
     (problem,) = check.problems(INVENTORY + "shop: {hosts: {web1: {}}}\n")
     assert problem == "shop_api_key is missing; set it in a file that ansible-vault encrypts (host web1)"
@@ -166,7 +180,9 @@ def test_secret_that_is_not_in_the_vault(check: Check) -> None:
     "line",
     [
         f"shop_api_key: ['{SECRET}']",
-        f"shop_api_key: \"{{{{ '{SECRET}' | from_json }}}}\"",
+        f"shop_api_key: \"{{{{ '{SECRET}' | to_datetime }}}}\"",
+        f"shop_api_key: x\nshop_port: \"{{{{ '{SECRET}' | to_datetime }}}}\"",
+        f"shop_api_key: x\nshop_scheme: \"{{{{ '{SECRET}' | to_datetime }}}}\"",
         f"shop_api_key: x\nshop_port: '{SECRET}'",
         f"shop_api_key: x\nshop_channels: [{{name: x, kind: '{SECRET}'}}]",
         f"shop_api_key: x\nshop_channels: [{{name: x, retries: '{SECRET} found in shop'}}]",

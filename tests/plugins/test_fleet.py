@@ -273,8 +273,9 @@ def test_labels_come_from_groups(make_fleet: MakeFleet) -> None:
 
 
 def test_file_does_not_depend_on_the_order_of_the_inventory(make_fleet: MakeFleet) -> None:
-    one = make_fleet("node_exporter: {hosts: {a: {}, b: {}, c: {}}}").scrape_jobs()
-    two = make_fleet("node_exporter: {hosts: {c: {}, a: {}, b: {}}}").scrape_jobs()
+    first = make_fleet("node_exporter: {hosts: {a: {}, b: {}}}\nx: {hosts: {a: {}}}\ny: {hosts: {a: {}}}")
+    second = make_fleet("y: {hosts: {a: {}}}\nx: {hosts: {a: {}}}\nnode_exporter: {hosts: {b: {}, a: {}}}")
+    one, two = first.scrape_jobs({"l": ["x"], "m": ["y"]}), second.scrape_jobs({"m": ["y"], "l": ["x"]})
     assert one[0].file_sd() == two[0].file_sd()
     assert json.loads(one[0].file_sd()) == one[0].targets
 

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from lab import CACHE, ROOT, STATE, VENV, image, inventory, prepare, tools, venv
 from lab.components import ENDPOINTS, NotYetError, simulated
@@ -128,8 +127,7 @@ def look(served: list[Published], hosts: dict[str, Host]) -> list[Row]:
     rows = [_row(entry.endpoint.title, entry.url, entry.endpoint.check) for entry in served]
     urls = {entry.endpoint.group: entry.url for entry in reversed(served)}
     if "prometheus" in urls and "metrics_simulator" in urls:
-        where = urls["prometheus"] + "/graph?g0.expr=custom_cpu_usage"
-        rows.append(_row("simulated metrics", where, partial(simulated, urls["prometheus"])))
+        rows.append(_row("simulated metrics", urls["prometheus"], simulated))
     stopped = [name for name, host in hosts.items() if not host.running]
     state = f"stopped: {', '.join(stopped)}" if stopped else f"{len(hosts)} run"
     return [*rows, Row("hosts", "ssh -F .lab/ssh_config <host>", state, fine=not stopped)]

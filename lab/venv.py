@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import sys
+import tomllib
 from pathlib import Path
 
 from lab import ROOT, VENV
@@ -28,8 +30,8 @@ def can_be_made() -> bool:
 
 def digest() -> str:
     """Return what the stamp of an up-to-date environment holds."""
-    inputs = LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
-    return hashlib.sha256(inputs).hexdigest()
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return hashlib.sha256(LOCK.read_bytes() + json.dumps(package).encode()).hexdigest()
 
 
 def current() -> bool:

@@ -39,7 +39,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # ansible-core is not type
         except bundle.BundleError as error:
             return {"failed": True, "msg": str(error)}
         except OSError as error:
-            return {"failed": True, "msg": f"On the controller: {error.strerror or error}: {error.filename}"}
+            return {"failed": True, "msg": f"On the controller: {error}"}
         return {
             "changed": False,
             "built": built.built,

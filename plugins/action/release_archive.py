@@ -31,7 +31,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # Ansible has no types
         except release.ReleaseError as error:
             return {"failed": True, "msg": f"On the controller: {error}"}
         except OSError as error:
-            return {"failed": True, "msg": f"On the controller: {error.strerror or error}: {error.filename}"}
+            return {"failed": True, "msg": f"On the controller: {error}"}
         directory = self._connection._shell.tmpdir or self._make_tmp_path()
         copy = self._connection._shell.join_path(directory, "archive")
         self._transfer_file(str(archive), copy)

@@ -682,4 +682,4 @@ def explained(error: OSError, root: Path) -> str:
         return f"Disk full: the release needs more than the {free} MiB free at {root}. Nothing was switched."
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"Cannot write {error.filename}: {error.strerror}. The task must run as root (become: true)."
-    return f"{error.strerror or error}: {error.filename}"
+    return " ".join(str(error).split())

@@ -206,6 +206,11 @@ def test_failures_say_what_to_do(
     ):
         bundle.build(tree, TARGET, cache, wheels)
 
+    lock = tree / "requirements" / "services.txt"
+    lock.write_text(lock.read_text().partition(" ")[0] + "\n")
+    with pytest.raises(bundle.BundleError, match="Hashes are required"):
+        bundle.build(tree, TARGET, cache, wheels)
+
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
     python.chmod(0o755)

@@ -1,0 +1,83 @@
+"""Each host carries what its groups say, locked down."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import SETTINGS, Fleet
+
+UNITS = {
+    "monitor": ["prometheus", "alertmanager", "pushgateway", "node_exporter"],
+    "receiver": ["alert_receiver", "alert_dispatcher", "lab_mailbox", "node_exporter"],
+    "simulator": ["metrics_simulator", "node_exporter"],
+    "node1": ["node_exporter"],
+}
+EVERY_UNIT = [(host, unit) for host, units in UNITS.items() for unit in units]
+# systemd-analyze security, in tenths: 0 is best, 100 worst.
+EXPOSURE_LIMIT = 20
+
+
+@pytest.mark.parametrize(("name", "unit"), EVERY_UNIT)
+def test_unit_runs_as_its_own_user_in_a_sandbox(fleet: Fleet, name: str, unit: str) -> None:
+    host = fleet.host(name)
+    service = host.service(unit)
+    assert service.is_running
+    assert service.is_enabled
+    properties = service.systemd_properties
+    assert properties["NRestarts"] == "0"
+    assert properties["User"] == ("alert_receiver" if unit == "alert_dispatcher" else unit)
+    analysis = host.run(f"systemd-analyze security --threshold={EXPOSURE_LIMIT} {unit}.service")
+    assert analysis.rc == 0, analysis.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", list(UNITS))
+def test_no_unit_failed_and_no_package_started_its_own(fleet: Fleet, name: str) -> None:
+    host = fleet.host(name)
+    assert host.run("systemctl is-system-running").stdout.strip() == "running"
+    processes = host.check_output("ps -eo args=")
+    assert processes.count("node-exporter") == 1
+
+
+@pytest.mark.parametrize("name", list(UNITS))
+def test_configuration_is_not_for_everybody(fleet: Fleet, name: str) -> None:
+    host = fleet.host(name)
+    folders = " ".join(f"/etc/{unit}" for unit in UNITS[name])
+    readable = host.run(f"runuser -u nobody -- find {folders} -type f -readable")
+    assert readable.stdout == ""
+
+
+@pytest.mark.parametrize("name", list(UNITS))
+def test_secrets_are_in_no_log(fleet: Fleet, name: str) -> None:
+    journal = fleet.host(name).check_output("journalctl --no-pager --output=cat")
+    for secret in ("alert_receiver_sendgrid_api_key", "metrics_simulator_control_token"):
+        assert SETTINGS[secret] not in journal
+
+
+def test_every_target_is_up_and_knows_its_host(fleet: Fleet) -> None:
+    up = {
+        (result["metric"]["job"], result["metric"]["host"]): result["value"][1]
+        for result in fleet.query("up")
+    }
+    expected = {("node_exporter", name) for name in UNITS} | {
+        ("prometheus", "monitor"),
+        ("alertmanager", "monitor"),
+        ("pushgateway", "monitor"),
+        ("alert_receiver", "receiver"),
+        ("alert_dispatcher", "receiver"),
+        ("lab_mailbox", "receiver"),
+        ("metrics_simulator", "simulator"),
+    }
+    assert set(up) == expected
+    assert set(up.values()) == {"1"}
+
+
+def test_node_exporter_tells_of_systemd_and_textfiles(fleet: Fleet) -> None:
+    host = fleet.host("node1")
+    host.check_output("echo 'fleetwatch_test 1' > /var/lib/node_exporter/textfile/test.prom")
+    metrics = host.check_output("curl --silent --fail http://127.0.0.1:9100/metrics")
+    host.check_output("rm /var/lib/node_exporter/textfile/test.prom")
+    assert "\nfleetwatch_test 1" in metrics
+    assert re.search(r'node_systemd_unit_state\{name="node_exporter.service",state="active".*\} 1', metrics)
+    assert "node_systemd_service_restart_total" in metrics
+    assert "node_timex_offset_seconds" in metrics

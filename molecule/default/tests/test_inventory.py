@@ -1,0 +1,101 @@
+"""The inventory is the only truth: hosts come and go with it, and mistakes in it are found first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Fleet, wait_for
+
+from lab.alert import call
+
+ADDED_HOST = {"node_exporter": {"hosts": {"node2": {}}}}
+
+
+def inventory(folder: Path, content: dict[str, Any]) -> Path:
+    """Write an inventory to use after the scenario's own."""
+    path = folder / "more.yml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def last_reload(fleet: Fleet) -> str:
+    return str(fleet.query("prometheus_config_last_reload_success_timestamp_seconds")[0]["value"][1])
+
+
+def test_host_comes_under_watch_and_goes_again(fleet: Fleet, tmp_path: Path) -> None:
+    up = 'up{job="node_exporter",host="node2"}'
+    assert fleet.query(up) == []
+    reload_before = last_reload(fleet)
+
+    run = fleet.play(inventory=inventory(tmp_path, ADDED_HOST))
+    assert run.code == 0, run.output
+    assert {host for host, changed in run.changed.items() if changed} == {"monitor", "node2"}
+    wait_for(lambda: [result["value"][1] for result in fleet.query(up)] == ["1"])
+
+    run = fleet.play()
+    assert run.code == 0, run.output
+    assert {host for host, changed in run.changed.items() if changed} == {"monitor"}
+    wait_for(lambda: fleet.query(up) == [])
+    assert last_reload(fleet) == reload_before, "targets change without a reload"
+
+
+def test_host_can_be_left_out_and_served_elsewhere(fleet: Fleet, tmp_path: Path) -> None:
+    labels = {
+        "node_exporter": {"hosts": {"node1": {"node_exporter_scrape": False}}},
+        "berlin": {"hosts": {"monitor": {}}},
+        "all": {"vars": {"fleetwatch_target_labels": {"site": ["berlin"]}}},
+    }
+    assert fleet.play("--limit", "monitor", inventory=inventory(tmp_path, labels)).code == 0
+    wait_for(lambda: fleet.query('up{host="node1"}') == [])
+    wait_for(lambda: fleet.query('up{job="node_exporter",host="monitor",site="berlin"}'))
+    assert fleet.play("--limit", "monitor").code == 0
+    wait_for(lambda: fleet.query('up{host="node1"}'))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"all": {"vars": {"prometheus_port": "ninety"}}}, ["prometheus_port", "monitor"]),
+        (
+            {"all": {"vars": {"alertmanager_install_method": "magic"}}},
+            ["alertmanager_install_method", "package"],
+        ),
+        (
+            {"all": {"vars": {"prometheus_retention_tim": "1d"}}},
+            ["prometheus_retention_tim", "retention_time"],
+        ),
+        ({"prometheus": {"hosts": {"node2": {}}}}, ["node2", "node_exporter"]),
+        ({"all": {"hosts": {"node1": {"fleetwatch_address": "monitor"}}}}, ["node1", "monitor"]),
+        (
+            {"all": {"hosts": {"receiver": {"alert_receiver_sendgrid_api_key": None}}}},
+            ["alert_receiver_sendgrid_api_key", "vault"],
+        ),
+    ],
+)
+def test_mistake_is_found_before_any_host_is_touched(
+    fleet: Fleet, tmp_path: Path, content: dict[str, Any], words: list[str]
+) -> None:
+    run = fleet.play(inventory=inventory(tmp_path, content))
+    assert run.code != 0
+    for word in words:
+        assert word in run.output
+    assert "Learn what the hosts are" not in run.output, "a host was contacted"
+
+
+def test_verify_finds_all_well(fleet: Fleet) -> None:
+    run = fleet.play(playbook="playbooks/verify.yml")
+    assert run.code == 0, run.output
+
+
+def test_verify_finds_what_is_not(fleet: Fleet) -> None:
+    host = fleet.host("node1")
+    host.check_output("systemctl stop node_exporter")
+    run = fleet.play(playbook="playbooks/verify.yml")
+    host.check_output("systemctl start node_exporter")
+    assert run.code != 0
+    assert "node_exporter" in run.output
+    wait_for(lambda: call("GET", fleet.url("node1", 9100)) is None)
+    wait_for(lambda: len(fleet.query("up == 0")) == 0)

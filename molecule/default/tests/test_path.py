@@ -1,0 +1,28 @@
+"""The whole path: a metric crosses its threshold, a mail arrives; it falls back, another one arrives."""
+
+from __future__ import annotations
+
+from conftest import SETTINGS, Fleet
+
+from lab.alert import Plan, call, follow
+
+
+def test_incident_reaches_the_mailbox_and_so_does_its_end(fleet: Fleet) -> None:
+    host = "sim-web-01"
+    stations = follow(fleet.urls, SETTINGS["metrics_simulator_control_token"], Plan(host=host))
+    names = [station.name for station in stations]
+    assert names.index("receiver committed") < names.index("message in the mailbox")
+    assert names[-1] == "resolved message in the mailbox"
+    fired, resolved = fleet.mails("[CRITICAL]"), fleet.mails("[RESOLVED]")
+    assert len(fired) == 1
+    assert len(resolved) == 1
+    assert host in fired[0]["subject"]
+    message = call("GET", f"{fleet.urls.mailbox}/api/messages/{fired[0]['id']}")
+    assert "HighCPUUsage" in message["text"]
+    assert "HighCPUUsage" in message["html"]
+    assert message["to"] == SETTINGS["alert_receiver_recipients"]
+
+
+def test_watchdog_always_fires_and_mails_nobody(fleet: Fleet) -> None:
+    assert fleet.query('ALERTS{alertname="Watchdog",alertstate="firing"}')
+    assert fleet.mails("Watchdog") == []

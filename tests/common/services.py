@@ -125,6 +125,12 @@ class Service:
         assert self.process.poll() is None, f"{self.module} died: {self.log.read_text()}"
         return False
 
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """Run it to its end, which settings errors bring at once."""
+        return subprocess.run(  # noqa: S603 - our own service
+            self.command, env=self.environment, capture_output=True, text=True, timeout=20, check=False
+        )
+
     def kill(self) -> None:
         """SIGKILL for the process and its workers at once, as when the machine fails."""
         if self.process is not None:

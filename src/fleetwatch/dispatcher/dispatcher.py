@@ -133,7 +133,7 @@ class Dispatcher:
         except Exception as error:
             # A fault of ours. It may pass, and the message must not be lost for it.
             log.exception("unexpected error in delivery", extra={"notification": row.id})
-            self._failed(row, DeliveryError(f"internal error: {type(error).__name__}: {error}"), age)
+            self._failed(row, DeliveryError(f"internal error ({type(error).__name__}), see the log"), age)
         else:
             self._record(
                 row, "sent", lambda: self._store.mark_sent(row, provider_id), provider_id=provider_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -80,20 +81,15 @@ class SendGrid:
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds that an answer asks to wait: Retry-After, else X-RateLimit-Reset (epoch seconds)."""
-    value = headers.get("Retry-After")
-    if value:
-        try:
-            return max(float(value), 0.0)
-        except ValueError:
-            pass
-        try:
-            return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-        except ValueError:
-            pass
+    asked = headers.get("Retry-After") or ""
+    if asked.isdecimal():
+        return float(asked)
+    reset = headers.get("X-RateLimit-Reset") or ""
     try:
-        return max(float(headers.get("X-RateLimit-Reset") or "") - time.time(), 0.0)
+        moment = parsedate_to_datetime(asked).timestamp() if asked else float(reset)
     except ValueError:
         return None
+    return max(moment - time.time(), 0.0) if math.isfinite(moment) else None
 
 
 def _reason(body: bytes) -> str:

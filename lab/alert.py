@@ -291,12 +291,11 @@ class _Follower:
 
     def crossed(self) -> Seen:
         """Whether the alert's own expression holds for the host."""
-        value = self._value(METRIC)
+        value, wanted = self._value(METRIC), f"the rule is {self.rule['query']}"
         over = self._value(self.rule["query"])
         if over is None:
-            shown = "no value yet" if value is None else f"{METRIC} is {value:.1f}"
-            return Seen(False, f"{shown}, the rule is {self.rule['query']}")
-        return Seen(True, f"{METRIC} is {over:.1f}, the rule is {self.rule['query']}")
+            return Seen(False, f"{'no value' if value is None else f'{value:.1f}'}, {wanted}")
+        return Seen(True, f"{over:.1f}, {wanted}")
 
     def back(self) -> Seen:
         """Whether it holds no more, and there is a value."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,19 @@ def test_an_incident_drives_its_hosts_and_only_them_until_its_end(make_fleet: Ma
     time.pass_(150)
     assert cpu(fleet) < 65
     assert fleet.incidents() == []
+
+
+def test_a_flood_shows_in_the_rate_while_it_lasts(make_fleet: MakeFleet, time: Time) -> None:
+    fleet = make_fleet()
+    fleet.play(Play(scenario="network-flood", hosts=["sim-web-01"], strength=100e6, duration=60))
+    seen = [received(fleet)]
+    for _ in range(4):
+        time.pass_(30)
+        seen.append(received(fleet))
+    rates = [(after - before) / 30e6 for before, after in pairwise(seen)]
+    assert 70 < rates[0] < 90  # a ramp of 15 s
+    assert 100 < rates[1] < 110
+    assert max(rates[2:]) < 10
 
 
 def test_an_incident_can_be_ended_early_and_only_it(make_fleet: MakeFleet, time: Time) -> None:

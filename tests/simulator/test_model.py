@@ -82,6 +82,14 @@ def test_the_counter_rises_at_a_believable_rate_at_any_step(kind: str) -> None:
                 assert max(rates) < 1.6 * high
 
 
+def test_the_counter_is_the_integral_of_the_rate() -> None:
+    host = Host("sim-web-01", 1)
+    for quarter in range(4):
+        start = MIDNIGHT + quarter * DAY / 4
+        rates = [host._traffic * (0.4 + 0.6 * host._busy(start + minute * 60 + 30)) for minute in range(360)]
+        assert host.at(start + DAY / 4, start).received == pytest.approx(sum(rates) * 60, rel=0.01)
+
+
 def test_the_counter_is_zero_where_the_simulation_began() -> None:
     assert Host("sim-web-01", 1).at(MIDNIGHT, MIDNIGHT).received == 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import SETTINGS, Fleet
+from support import SETTINGS, Fleet
 
 UNITS = {
     "monitor": ["prometheus", "alertmanager", "pushgateway", "node_exporter"],

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import Fleet, wait_for
+from support import Fleet, wait_for
 
 from lab.alert import call
 
-ADDED_HOST = {"node_exporter": {"hosts": {"node2": {}}}}
+ADDED_HOST: dict[str, Any] = {"node_exporter": {"hosts": {"node2": {}}}}
 
 
 def inventory(folder: Path, content: dict[str, Any]) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from conftest import SETTINGS, Fleet
+from support import SETTINGS, Fleet
 
 from lab.alert import Plan, call, follow
 

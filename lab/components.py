@@ -49,14 +49,20 @@ def _ready(path: str) -> Callable[[str], str]:
     return check
 
 
-def _targets(url: str) -> str:
-    """Prometheus is ready and every target is up."""
-    fetch(url + "/-/ready")
-    active = _query(url, "/api/v1/targets?state=active")["activeTargets"]
-    down = [target["labels"]["instance"] for target in active if target["health"] != "up"]
-    if down or not active:
-        raise NotYetError(f"{len(down)} of {len(active)} targets not up: {', '.join(sorted(down)[:3])}")
-    return f"ready, {len(active)} targets up"
+def targets(url: str, hosts: set[str]) -> str:
+    """Prometheus scrapes these hosts and no others, and every target is up."""
+    active = [
+        (target["labels"]["job"], target["labels"].get("host", ""), target["health"])
+        for target in _query(url, "/api/v1/targets?state=active")["activeTargets"]
+    ]
+    known = {host for job, host, _ in active if job == "node_exporter"}
+    for difference, what in ((hosts - known, "not yet"), (known - hosts, "still")):
+        if difference:
+            raise NotYetError(f"{what} a target: {', '.join(sorted(difference))}")
+    down = sorted({f"{job} of {host}" for job, host, health in active if health != "up"})
+    if down:
+        raise NotYetError(f"targets not up: {', '.join(down)}")
+    return f"all {len(active)} are up"
 
 
 def simulated(url: str) -> str:
@@ -64,7 +70,7 @@ def simulated(url: str) -> str:
     found = _query(url, "/api/v1/query?" + urllib.parse.urlencode({"query": "count(custom_cpu_usage)"}))
     if not found["result"]:
         raise NotYetError("no simulated metrics in Prometheus yet")
-    return f"{found['result'][0]['value'][1]} simulated hosts in Prometheus"
+    return f"{found['result'][0]['value'][1]} simulated hosts"
 
 
 def _query(url: str, path: str) -> Any:
@@ -107,7 +113,7 @@ class Endpoint:
 
 
 ENDPOINTS = (
-    Endpoint("Prometheus", "prometheus", "prometheus_port", 9090, _targets),
+    Endpoint("Prometheus", "prometheus", "prometheus_port", 9090, _ready("/-/ready")),
     Endpoint("Alertmanager", "alertmanager", "alertmanager_port", 9093, _ready("/-/ready")),
     Endpoint("Pushgateway", "pushgateway", "pushgateway_port", 9091, _ready("/-/ready")),
     Endpoint("alert receiver", "alert_receiver", "alert_receiver_port", 5001, _ready("/readyz")),

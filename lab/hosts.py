@@ -111,15 +111,22 @@ class Plan:
         return not (self.remove or self.create or self.start)
 
 
-def plan(wanted: Iterable[Spec], existing: dict[str, Host]) -> Plan:
+def plan(wanted: Iterable[Spec], existing: dict[str, Host], *, prune: bool = True) -> Plan:
     """Compare wanted with existing hosts.
 
     A host whose release or ports changed is made anew: a container cannot change them.
+
+    Args:
+        wanted: the hosts that are to be there.
+        existing: those that are there.
+        prune: whether unwanted hosts go; if not, only those go that hold a port.
+
     """
     specs = {spec.name: spec for spec in wanted}
     same = {name for name, host in existing.items() if specs.get(name) == host.spec}
+    tolerated = {name for name, host in existing.items() if name not in specs and not host.spec.ports}
     return Plan(
-        remove=tuple(name for name in existing if name not in same),
+        remove=tuple(name for name in existing if name not in (same if prune else same | tolerated)),
         create=tuple(spec for name, spec in specs.items() if name not in same),
         start=tuple(name for name in same if not existing[name].running),
     )
@@ -164,8 +171,12 @@ class Fleet:
             )
         return dict(sorted(found.items()))
 
-    def apply(self, wanted: Sequence[Spec]) -> Plan:
+    def apply(self, wanted: Sequence[Spec], *, prune: bool = True) -> Plan:
         """Make exactly the wanted hosts exist, run and answer.
+
+        Args:
+            wanted: the hosts.
+            prune: see ``plan``.
 
         Returns:
             What was done.
@@ -174,7 +185,7 @@ class Fleet:
             LabError: a host cannot be made or does not come up.
 
         """
-        todo = plan(wanted, self.hosts())
+        todo = plan(wanted, self.hosts(), prune=prune)
         images = {spec.release: image.ensure(spec.release, self.console) for spec in todo.create}
         self._make_key()
         _each(self._remove, todo.remove)

@@ -83,6 +83,13 @@ def published(inventory: dict[str, Any]) -> list[Published]:
     return list(found.values())
 
 
+def watched(inventory: dict[str, Any]) -> set[str]:
+    """Return the hosts that Prometheus has to scrape."""
+    hostvars = _hostvars(inventory)
+    hosts = members(inventory, "node_exporter")
+    return {host for host in hosts if hostvars.get(host, {}).get("node_exporter_scrape", True)}
+
+
 def specs(inventory: dict[str, Any], release: str) -> list[Spec]:
     """Return the containers that an inventory asks for.
 

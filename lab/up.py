@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from lab import CACHE, ROOT, STATE, VENV, image, inventory, prepare, tools, venv
-from lab.components import ENDPOINTS, NotYetError, simulated
+from lab.components import ENDPOINTS, NotYetError, simulated, targets
 from lab.console import HEARTBEAT, Console, LabError, Watcher
 from lab.hosts import Fleet, Host, Spec, plan
-from lab.inventory import Published
 from lab.settings import Settings, ensure_secrets
 
 LIVE_SECONDS = 180
@@ -82,10 +82,10 @@ def up(console: Console) -> None:
         settings.save()
         ensure_secrets()
         wanted = inventory.read()
-        changes = _hosts(fleet, inventory.specs(wanted, settings.release), console)
-        changes += _site(console)
+        specs = inventory.specs(wanted, settings.release)
+        changes = _hosts(fleet, specs, console) + _site(console) + _departed(fleet, specs, console)
         with console.phase("The whole path: scrape, rules, Alertmanager, receiver, mailbox"):
-            rows = _wait(inventory.published(wanted), fleet, console)
+            rows = _wait(wanted, fleet, console)
     show(rows, console)
     said = f"Changes made: {changes}." if changes else "Nothing had to be changed."
     console.say(f"\nThe lab runs. It took {time.monotonic() - console.started:.0f} s. {said}\n{NEXT}")
@@ -102,7 +102,7 @@ def status(console: Console) -> bool:
     if not hosts:
         console.say("There is no lab. Start it: make lab")
         return False
-    rows = look(inventory.published(inventory.read()), hosts)
+    rows = look(inventory.read(), hosts)
     show(rows, console)
     return all(row.fine for row in rows)
 
@@ -122,12 +122,23 @@ def down(console: Console) -> None:
     console.say("Kept: Debian packages, .venv and .cache (make clean removes the latter two).")
 
 
-def look(served: list[Published], hosts: dict[str, Host]) -> list[Row]:
-    """Look at everything that the lab serves."""
+def look(wanted: dict[str, Any], hosts: dict[str, Host]) -> list[Row]:
+    """Look at everything that the lab serves.
+
+    Args:
+        wanted: the inventory, as ``ansible-inventory --list`` prints it.
+        hosts: the hosts that exist.
+
+    """
+    served = inventory.published(wanted)
     rows = [_row(entry.endpoint.title, entry.url, entry.endpoint.check) for entry in served]
     urls = {entry.endpoint.group: entry.url for entry in reversed(served)}
-    if "prometheus" in urls and "metrics_simulator" in urls:
-        rows.append(_row("simulated metrics", urls["prometheus"], simulated))
+    if prometheus := urls.get("prometheus"):
+        watched = inventory.watched(wanted)
+        rows.append(_row("targets", f"{prometheus}/targets", lambda _: targets(prometheus, watched)))
+        if "metrics_simulator" in urls:
+            where = f"{prometheus}/graph?g0.expr=custom_cpu_usage"
+            rows.append(_row("simulated metrics", where, lambda _: simulated(prometheus)))
     stopped = [name for name, host in hosts.items() if not host.running]
     state = f"stopped: {', '.join(stopped)}" if stopped else f"{len(hosts)} run"
     return [*rows, Row("hosts", "ssh -F .lab/ssh_config <host>", state, fine=not stopped)]
@@ -173,12 +184,21 @@ def _check(settings: Settings, fleet: Fleet) -> list[str]:
 def _hosts(fleet: Fleet, wanted: list[Spec], console: Console) -> int:
     """Make the hosts and return the number of changes."""
     with console.phase(f"Hosts: {', '.join(spec.name for spec in wanted)}"):
-        done = fleet.apply(wanted)
+        done = fleet.apply(wanted, prune=False)
         made = [f"{spec.name} (Debian {spec.release})" for spec in done.create]
         for verb, names in (("removed", done.remove), ("made", made), ("started", done.start)):
             if names:
                 console.note(f"{verb}: {', '.join(names)}")
     return len(done.remove) + len(done.create) + len(done.start)
+
+
+def _departed(fleet: Fleet, wanted: list[Spec], console: Console) -> int:
+    """Remove hosts that left the inventory, now that nothing watches them; return their number."""
+    gone = plan(wanted, fleet.hosts()).remove
+    if gone:
+        with console.phase(f"Hosts that left the inventory: {', '.join(gone)}"):
+            fleet.apply(wanted)
+    return len(gone)
 
 
 def _site(console: Console) -> int:
@@ -195,11 +215,11 @@ def _site(console: Console) -> int:
     return playbook.changed
 
 
-def _wait(served: list[Published], fleet: Fleet, console: Console) -> list[Row]:
+def _wait(wanted: dict[str, Any], fleet: Fleet, console: Console) -> list[Row]:
     """Wait until everything is as it should be."""
     began = said = time.monotonic()
     while True:
-        rows = look(served, fleet.hosts())
+        rows = look(wanted, fleet.hosts())
         waiting = [f"{row.what}: {row.state}" for row in rows if not row.fine]
         if not waiting:
             return rows

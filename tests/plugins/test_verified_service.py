@@ -1,0 +1,267 @@
+"""A change is proved before it is live: verified_service against a systemd that the test plays."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from ansible_collections.fleetwatch.monitoring.plugins.modules import verified_service
+from ansible_collections.fleetwatch.monitoring.plugins.modules.verified_service import (
+    VerifiedService,
+    read_metric,
+)
+
+UNIT = "demo.service"
+
+
+class Exit(Exception):  # noqa: N818 - the module's good end
+    """The module left with a result."""
+
+
+class Fail(Exception):  # noqa: N818 - the module's bad end
+    """The module left with a message."""
+
+
+class Systemd:
+    """One unit, and every systemctl call."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.active = "inactive"
+        self.restarts = 0
+        self.crashes = False
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        verb = arguments[0]
+        if verb == "show":
+            state = f"ActiveState={self.active}\nUnitFileState=enabled\nMainPID=0\n"
+            return 0, f"{state}NRestarts={self.restarts}\nNeedDaemonReload=no\n", ""
+        self.calls.append(" ".join(arguments))
+        if verb in {"start", "restart"}:
+            self.active, self.restarts = "active", int(self.crashes)
+        if verb == "stop":
+            self.active = "inactive"
+        return 0, "", ""
+
+
+class Module:
+    """What verified_service uses of AnsibleModule."""
+
+    def __init__(self, tmpdir: Path, systemd: Systemd, params: dict[str, Any], *, check_mode: bool) -> None:
+        self.tmpdir, self.systemd, self.params, self.check_mode = str(tmpdir), systemd, params, check_mode
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+    def exit_json(self, **result: Any) -> NoReturn:
+        raise Exit(result)
+
+    def fail_json(self, msg: str) -> NoReturn:
+        raise Fail(msg)
+
+    def run_command(self, argv: list[str]) -> tuple[int, str, str]:
+        if argv[0] == "systemctl":
+            return self.systemd(*argv[1:])
+        if argv[0] == "journalctl":
+            return 0, "the last words", ""
+        text = Path(argv[-1]).read_text()
+        return (1, "", f"{argv[-1]}: bad word") if "bad" in text else (0, "", "")
+
+
+class Host:
+    """A host in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "etc/demo"
+        self.systemd = Systemd()
+
+    def run(self, *, check_mode: bool = False, **params: Any) -> dict[str, Any]:
+        defaults: dict[str, Any] = {
+            "name": "demo",
+            "config_dir": str(self.config),
+            "group": None,
+            "files": {"demo.yml": "good"},
+            "secrets": {},
+            "live": [],
+            "prune": [],
+            "validate": [["/bin/sh", "{config}/demo.yml"]],
+            "units": {UNIT: "[Service]\n"},
+            "mask": [],
+            "activation": "reload",
+            "reload_check": None,
+            "ready": [],
+            "timeout": 1,
+        }
+        module = Module(self.folder, self.systemd, {**defaults, **params}, check_mode=check_mode)
+        self.systemd.calls = []
+        with pytest.raises(Exit) as left:
+            VerifiedService(module).run()
+        result: dict[str, Any] = left.value.args[0]
+        return result
+
+    def fail(self, **params: Any) -> str:
+        with pytest.raises(Fail) as left:
+            self.run(**params)
+        return str(left.value)
+
+    def content(self) -> dict[str, str]:
+        files = [path for path in self.folder.rglob("*") if path.is_file()]
+        return {str(path.relative_to(self.folder)): path.read_text() for path in files}
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    units = tmp_path / "units"
+    units.mkdir()
+    monkeypatch.setattr(verified_service, "UNIT_DIR", units)
+    monkeypatch.setattr(verified_service, "PENDING_DIR", tmp_path / "run")
+    monkeypatch.setattr(VerifiedService, "_gid", lambda _: os.getgid())
+    monkeypatch.setattr(os, "chown", lambda *_: None)
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    return Host(tmp_path)
+
+
+def test_first_run_starts_and_second_changes_nothing(host: Host) -> None:
+    first = host.run()
+    assert first["changed"]
+    assert first["activated"] == {UNIT: "start"}
+    assert "start demo.service" in host.systemd.calls
+    again = host.run()
+    assert not again["changed"]
+    assert host.systemd.calls == []
+    assert (host.config / "demo.yml").stat().st_mode & 0o7777 == 0o640
+
+
+def test_changed_file_reloads_and_changed_unit_restarts(host: Host) -> None:
+    host.run()
+    assert host.run(files={"demo.yml": "better"})["activated"] == {UNIT: "reload"}
+    changed_unit = {UNIT: "[Service]\nNice=1\n"}
+    assert host.run(files={"demo.yml": "better"}, units=changed_unit)["activated"] == {UNIT: "restart"}
+    assert host.systemd.calls[0] == "daemon-reload"
+
+
+def test_refused_change_touches_nothing(host: Host) -> None:
+    host.run()
+    before = host.content()
+    message = host.fail(files={"demo.yml": "bad"})
+    assert "nothing was changed" in message
+    assert f"{host.config}/demo.yml: bad word" in message, "the checker's words name the real file"
+    assert host.content() == before
+    assert host.systemd.calls == []
+
+
+def test_service_that_does_not_stay_up_gets_its_old_files_back(host: Host) -> None:
+    host.run(activation="restart")
+    before = host.content()
+    host.systemd.crashes = True
+    message = host.fail(files={"demo.yml": "worse"}, activation="restart")
+    assert "does not stay up" in message
+    assert "the last words" in message
+    assert host.content() == before
+    assert host.systemd.calls.count("restart demo.service") == 2
+
+
+def test_first_run_that_fails_leaves_no_files(host: Host) -> None:
+    host.systemd.crashes = True
+    message = host.fail()
+    assert "never run here" in message
+    assert host.content() == {}
+    assert host.systemd.active == "inactive"
+
+
+def test_not_ready_in_time_is_taken_back(host: Host) -> None:
+    host.run()
+    before = host.content()
+    message = host.fail(files={"demo.yml": "deaf"}, ready=["http://127.0.0.1:1/ready"])
+    assert "not ready after 1 s: http://127.0.0.1:1/ready" in message
+    assert host.content() == before
+
+
+def test_check_mode_checks_and_changes_nothing(host: Host) -> None:
+    result = host.run(check_mode=True)
+    assert result["changed"]
+    assert result["activated"] == {UNIT: "start"}
+    assert host.content() == {}
+    assert host.systemd.calls == []
+    with pytest.raises(Fail):
+        host.run(check_mode=True, files={"demo.yml": "bad"})
+
+
+def test_check_mode_waits_for_a_program_that_is_not_there_yet(host: Host) -> None:
+    result = host.run(check_mode=True, validate=[["/no/such/program", "{config}/demo.yml"]])
+    assert result["changed"]
+
+
+def test_live_files_activate_nothing(host: Host) -> None:
+    files = {"demo.yml": "good", "targets/a.json": "1"}
+    host.run(files=files)
+    result = host.run(files=files | {"targets/a.json": "2"}, live=["targets/*"])
+    assert result["changed_files"] == [str(host.config / "targets/a.json")]
+    assert result["activated"] == {}
+    assert host.systemd.calls == []
+
+
+def test_files_no_longer_wanted_go(host: Host) -> None:
+    host.run(files={"demo.yml": "good", "rules/a.yml": "1", "rules/b.yml": "2"})
+    result = host.run(files={"demo.yml": "good", "rules/a.yml": "1"}, prune=["rules"])
+    assert result["changed_files"] == [str(host.config / "rules/b.yml")]
+    assert not (host.config / "rules/b.yml").exists()
+    assert result["activated"] == {UNIT: "reload"}
+
+
+def test_interrupted_run_is_completed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+
+    def killed(*_: Any, **__: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VerifiedService, "_activate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            host.run(files={"demo.yml": "better"})
+    assert (host.config / "demo.yml").read_text() == "better"
+    assert host.run(files={"demo.yml": "better"})["activated"] == {UNIT: "reload"}
+    assert not host.run(files={"demo.yml": "better"})["changed"]
+
+
+def test_secret_is_written_but_not_shown(host: Host) -> None:
+    result = host.run(secrets={"credentials/key": "hunter2"})
+    assert (host.config / "credentials/key").read_text() == "hunter2"
+    assert "hunter2" not in str(result)
+    assert "hunter3" not in str(host.run(secrets={"credentials/key": "hunter3"}))
+
+
+def test_stopped_service_is_started(host: Host) -> None:
+    host.run()
+    host.systemd.active = "inactive"
+    assert host.run()["activated"] == {UNIT: "start"}
+    host.systemd.active = "failed"
+    assert host.run()["activated"] == {UNIT: "restart"}
+
+
+def test_reload_that_the_service_refuses_is_taken_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+    before = host.content()
+    monkeypatch.setattr(verified_service, "read_metric", lambda *_: 0.0)
+    check = {"url": "http://127.0.0.1:1/metrics", "metric": "demo"}
+    message = host.fail(files={"demo.yml": "worse"}, reload_check=check)
+    assert "refused the new configuration" in message
+    assert host.content() == before
+
+
+def test_metric_is_read_with_and_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = b'# TYPE demo_ok gauge\ndemo_ok 1\ndemo_time{a="b"} 1.5e+09\n'
+
+    class Answer:
+        def read(self) -> bytes:
+            return text
+
+    monkeypatch.setattr(verified_service, "open_url", lambda *_, **__: Answer())
+    check = {"url": "http://x", "metric": "demo"}
+    assert read_metric(check, "ok") == 1
+    assert read_metric(check, "time") == 1.5e9
+    assert read_metric(check, "absent") is None

@@ -29,7 +29,7 @@ description:
   - Such a file is a Prometheus rule file and a Jinja template at once. It uses C([[ name ]]) for variables
     and C([% if … %]) for blocks, so that C({{ $labels.host }}) stays as it is.
   - Variables have the value that the current host (the one that runs Prometheus) gives them, or else the
-    default of the role.
+    default of the role. C(fleetwatch_jobs) is the list of the scrape jobs that have targets.
 author: [The Fleetwatch authors]
 options:
   _terms:
@@ -62,6 +62,9 @@ _raw:
     - node_exporter.yml: "groups: []"
 """
 
+JOBS = "fleetwatch_jobs"
+"""Variable that a rule file may use besides those of the roles: the names of the jobs that have targets."""
+
 
 class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not typed
     """Yield one dictionary of all rule files."""
@@ -76,7 +79,10 @@ class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not type
         variables = variables or {}
         self.set_options(var_options=variables, direct=kwargs)
         fleet = Fleet.of(variables, self._loader, self.get_option("roles_path"))
-        templar = self._templar.copy_with_new_env(available_variables=ChainMap(variables, fleet.defaults))
+        jobs = {JOBS: [job.name for job in fleet.scrape_jobs_of(variables, self._templar)]}
+        templar = self._templar.copy_with_new_env(
+            available_variables=ChainMap(jobs, variables, fleet.defaults)
+        )
         return [
             {
                 f"{component.name}.yml": _render(component.rules, templar)

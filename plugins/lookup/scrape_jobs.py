@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.plugins.lookup import LookupBase
-from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import TARGET_LABELS, Fleet
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import Fleet
 
 DOCUMENTATION = """
 name: scrape_jobs
@@ -84,6 +84,5 @@ class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not type
         variables = variables or {}
         self.set_options(var_options=variables, direct=kwargs)
         fleet = Fleet.of(variables, self._loader, self.get_option("roles_path"))
-        labels = variables.get(TARGET_LABELS, fleet.defaults.get(TARGET_LABELS))
-        jobs = fleet.scrape_jobs(self._templar.template(labels))
+        jobs = fleet.scrape_jobs_of(variables, self._templar)
         return [{"job": job.name, "config": job.config, "file_sd": job.file_sd()} for job in jobs]

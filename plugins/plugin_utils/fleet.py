@@ -388,6 +388,11 @@ class Fleet:
             self._scrape_jobs[key] = self._compute_scrape_jobs(host_labels(self.groups, target_labels))
         return self._scrape_jobs[key]
 
+    def scrape_jobs_of(self, variables: Mapping[str, Any], templar: Templar) -> list[ScrapeJob]:
+        """Return the scrape jobs with the labels that a plugin sees in its ``variables``."""
+        labels = variables.get(TARGET_LABELS, self.defaults.get(TARGET_LABELS))
+        return self.scrape_jobs(templar.template(labels))
+
     def _compute_scrape_jobs(self, labels: Mapping[str, Mapping[str, str]]) -> list[ScrapeJob]:
         jobs_of_host: dict[str, list[Job]] = {}
         for job in self.jobs.values():

@@ -96,14 +96,14 @@ def plan_of(fleet: Fleet, host: str, rules: Callable[[], dict[str, str]]) -> dic
     variables = fleet.variables(host)
     plan: dict[str, Any] = {}
     for component in fleet.components.values():
-        if host not in fleet.hosts(component.name):
-            continue
         path = component.path / "monitoring" / "verify.yml"
         for entry in fleet.read_yaml(path) or ():
             if not _KEYS >= entry.keys() >= {"unit", "job"} or entry.get("api") not in {None, *_APIS}:
                 raise FleetError(
                     f"{path}: an entry has unit, job, and perhaps ready and api, not {dict(entry)}"
                 )
+            if host not in fleet.hosts(fleet.job(entry["job"]).group):
+                continue
             endpoint = fleet.endpoint(fleet.job(entry["job"]), variables)
             local = f"{endpoint.scheme}://127.0.0.1:{endpoint.port}"
             plan.setdefault("units", []).append({"component": component.name, "unit": str(entry["unit"])})

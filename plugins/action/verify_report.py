@@ -90,9 +90,10 @@ def _lines(results: Mapping[str, Any]) -> Iterator[Line]:
 
 
 def _notes(fleet: Fleet, hosts: list[str]) -> list[str]:
-    watched = {host for name in fleet.components for host in fleet.hosts(name)}
+    groups = {*fleet.components, *(job.group for job in fleet.jobs.values())}
+    watched = {host for group in groups for host in fleet.hosts(group)}
     seen = len(watched.intersection(hosts))
-    empty = [name for name in fleet.components if not fleet.hosts(name)]
+    empty = sorted(group for group in groups if not fleet.hosts(group))
     notes = []
     if seen < len(watched):
         notes.append(f"Limited to {seen} of {len(watched)} hosts; nothing is said about the others.")

@@ -122,6 +122,7 @@ def fetch(url: str, body: Any = None) -> bytes:
 
     :raises ApiError: it does not answer with success.
     """
+    where = url.partition("?")[0]
     data = None if body is None else json.dumps(body)
     headers = {} if body is None else {"Content-Type": "application/json"}
     try:
@@ -130,11 +131,11 @@ def fetch(url: str, body: Any = None) -> bytes:
             return content
     except HTTPError as error:
         text = error.read(200).decode(errors="replace").strip()
-        raise ApiError(f"{url} answers {error.code}: {text or error.reason}.") from error
+        raise ApiError(f"{where} answers {error.code}: {text or error.reason}.") from error
     except URLError as error:
-        raise ApiError(f"{url} does not answer: {error.reason}.") from error
+        raise ApiError(f"{where} does not answer: {error.reason}.") from error
     except (OSError, ValueError, HTTPException, UrlConnectionError) as error:
-        raise ApiError(f"{url} does not answer: {error}.") from error
+        raise ApiError(f"{where} does not answer: {error}.") from error
 
 
 def fetch_json(url: str, query: Mapping[str, str] | None = None) -> Any:
@@ -382,7 +383,9 @@ def cluster_row(cluster: Mapping[str, Any], members: int) -> Row:
     found = len(cluster.get("peers") or ())
     problems = [
         f"It sees {found} of {members} members (state: {cluster['status']}).",
-        "Check that the others run and that the cluster port is open between them, for TCP and UDP.",
+        DEPLOY
+        if cluster["status"] == "disabled"
+        else "Check that the others run and that the cluster port is open between them, for TCP and UDP.",
     ]
     return verdict("alertmanager", "cluster", problems if found != members else [], f"{members} members")
 
@@ -492,8 +495,11 @@ def main() -> None:
     params = module.params
 
     def show(units: list[str]) -> str:
-        _, out, _ = module.run_command(["systemctl", "show", "-p", UNIT_PROPERTIES, *units])
-        return str(out)
+        command = ["systemctl", "show", "-p", UNIT_PROPERTIES, *units]
+        try:
+            return str(module.run_command(command, handle_exceptions=False)[1])
+        except OSError:
+            return ""
 
     rows = unit_rows(params["units"], show, time.monotonic()) if params["units"] else []
     ready: dict[str, bool] = {}

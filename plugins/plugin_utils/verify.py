@@ -15,6 +15,7 @@ OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
 HOST = "host"
 """Stands in the column of the components for what concerns a host as a whole."""
 HOSTS_NAMED = 3
+_MIN_WIDTH = 60
 _HEADER = ("STATE", "COMPONENT", "CHECK", "HOSTS", "DETAIL")
 _CURE = "Turn on a time service such as systemd-timesyncd or chrony."
 
@@ -113,8 +114,15 @@ def table(lines: Sequence[Line], width: int) -> list[tuple[str, str]]:
         drawn.append((line.state, _row((*cell[:4], detail), widths)))
         if line.state == FAILED:
             indent = " " * (widths[0] + 2)
-            text = textwrap.wrap(line.detail, max(width, 60), initial_indent=indent, subsequent_indent=indent)
-            drawn += [(line.state, part) for part in text]
+            wrapped = textwrap.wrap(
+                line.detail,
+                max(width, _MIN_WIDTH),
+                initial_indent=indent,
+                subsequent_indent=indent,
+                break_long_words=False,  # they are URLs
+                break_on_hyphens=False,
+            )
+            drawn += [(line.state, text) for text in wrapped]
     return drawn
 
 

@@ -1,8 +1,9 @@
 """Measure how fast the scrape targets of a large inventory are written: time, memory and growth.
 
 Generates inventories in a temporary folder and runs ansible-playbook on them, from reading the inventory
-(INI, as is usual at this size) to the finished target files. Each size is measured several times and the best run counts, because these machines
-have other things to do too. The last line is the figure and its goal; exit code 1 when it is missed.
+(INI, as is usual at this size) to the finished target files. Each size is measured several times and the
+best run counts, because these machines have other things to do too. The last line is the figure and its
+goal; exit code 1 when it is missed.
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@ export LC_ALL := C.UTF-8
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
-##@ The lab
-
 .PHONY: lab
 lab: ## Start the lab, or bring it up to date (LAB_RELEASE=bookworm|trixie LAB_NODES=3)
 	@$(PYTHON) -m lab up
@@ -30,8 +28,6 @@ lab-status: ## Show what of the lab runs, and where
 .PHONY: lab-down
 lab-down: ## Remove the lab: hosts, network, images, secrets
 	@$(PYTHON) -m lab down
-
-##@ Tests
 
 .PHONY: test
 test: prepare lint ## Run every test; Molecule makes hosts of its own
@@ -54,15 +50,21 @@ lint: venv ## Check style and types
 bench-converge bench-targets bench-lab bench-sandbox: venv
 	@$(VENV)/python -m bench.$(@:bench-%=%)
 
-##@ Maintenance
-
 .PHONY: docs
 docs: venv ## Write the generated reference pages
 	@$(VENV)/python -m docs.generate
 
+LOCK := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes \
+	--no-emit-index-url $(if $(UPGRADE),--upgrade)
+
 .PHONY: lock
-lock: ## Lock the newest allowed Python dependencies
-	@$(PYTHON) -m lab.lock
+lock: .cache/uv ## Lock the Python dependencies (UPGRADE=1: the newest that are allowed)
+	$(LOCK) pyproject.toml -o requirements/services.txt
+	$(LOCK) requirements/dev.in pyproject.toml -c requirements/services.txt -o requirements/dev.txt
+
+.cache/uv:
+	$(PYTHON) -m venv $@
+	$@/bin/pip install --quiet uv
 
 .PHONY: prepare
 prepare: ## Install what the lab and the tests need, saying what

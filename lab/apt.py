@@ -19,7 +19,7 @@ _WAIT_FOR_LOCK = ("-o", "DPkg::Lock::Timeout=300")
 _TARGETS = ("$(REPO_URI)", "$(RELEASE)", "$(COMPONENT)", "$(ORIGIN)", "$(LABEL)")
 
 _INHERITED = re.compile(
-    r"Acquire::(Check-Date|Check-Valid-Until|https?::(.+::)?(Proxy|Verify-Peer|Verify-Host))$", re.IGNORECASE
+    r"Acquire::(Check-Date|Check-Valid-Until|https?::(Proxy|Verify-Peer|Verify-Host)(::.+)?)$", re.IGNORECASE
 )
 """Settings that a host needs as well to reach the same archive."""
 

@@ -7,6 +7,7 @@ import pytest
 from ansible.errors import AnsibleError
 from ansible.template import Templar, trust_as_template
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import (
+    Fleet,
     FleetError,
     HostVariables,
     host_labels,
@@ -355,3 +356,14 @@ def test_render_fails_where_ansible_fails(template: str) -> None:
 
 def test_untrusted_text_is_not_rendered() -> None:
     assert HostVariables("h", {"x": 1}, {}, Templar()).render("{{ x }}") == "{{ x }}"
+
+
+def test_roles_beside_the_playbook_add_to_those_of_the_collection(
+    make_fleet: MakeFleet, tmp_path: Path
+) -> None:
+    write(tmp_path, {"site/roles/bakery/monitoring/scrape.yml": "- job: bakery\n"})
+    made = make_fleet()
+    variables = {"hostvars": made.hostvars, "groups": made.groups, "playbook_dir": str(tmp_path / "site")}
+    assert {"bakery", "node_exporter", "alert_receiver"} <= Fleet.of(
+        variables, made._loader
+    ).components.keys()

@@ -16,6 +16,9 @@ from lab.console import output
 OWNER = "fleetwatch.checkout"
 """Label that carries the checkout on everything Podman keeps for it."""
 
+ROOT_LABEL = "fleetwatch.root"
+"""Label that carries the path of the checkout."""
+
 _UNIFIED_CGROUPS = Path("/sys/fs/cgroup/cgroup.controllers")
 _OPEN_FILES = 65_536
 _PROCESSES = 32_768

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lab import CACHE, STATE, engine, image
+from lab import CACHE, ROOT, STATE, engine, image
 from lab.console import Console, LabError, output
 
 INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
@@ -271,6 +271,7 @@ class Fleet:
     def _create(self, spec: Spec, tag: str, address: str) -> None:
         labels = {
             engine.OWNER: engine.checkout_id(),
+            engine.ROOT_LABEL: str(ROOT),
             "fleetwatch.fleet": self.name,
             "fleetwatch.host": spec.name,
             "fleetwatch.release": spec.release,

@@ -67,6 +67,13 @@ def port_problem(port: int) -> str | None:
 
 
 def _holder(port: int) -> str:
+    """Return who listens on a port, if that can be told."""
+    containers = (engine.podman_json("ps") or []) if shutil.which("podman") else []
+    for container in containers:
+        if port in {published["host_port"] for published in container.get("Ports") or []}:
+            checkout = container["Labels"].get(engine.ROOT_LABEL)
+            lab = f" (make lab-down in {checkout} removes it)" if checkout else ""
+            return f" by the container {container['Names'][0]}{lab}"
     if not shutil.which("ss"):
         return ""
     command = ["ss", "--no-header", "--listening", "--tcp", "--numeric", "--processes", f"sport = :{port}"]

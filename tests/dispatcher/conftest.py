@@ -80,7 +80,7 @@ def post(tmp_path: Path, mailbox: MailboxServer) -> Iterator[Post]:
         "links": {"Wiki": "https://wiki.example.org"},
         "sendgrid_host": mailbox.url,
         "sendgrid_api_key": API_KEY,
-        "sendgrid_timeout": 0.4,
+        "sendgrid_timeout": 3,
         "retry_base": 0.05,
         "retry_max": 0.2,
     }

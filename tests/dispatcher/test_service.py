@@ -37,8 +37,8 @@ def config(tmp_path: Path, mailbox: MailboxServer) -> dict[str, Any]:
         "sender": "fleetwatch@example.org",
         "recipients": ["ops@example.org"],
         "sendgrid_host": mailbox.url,
-        "sendgrid_timeout": 0.6,
-        "lease": 1.2,
+        "sendgrid_timeout": 1,
+        "lease": 2,
     }
 
 

@@ -204,7 +204,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not UTF-8 text") from None
     except yaml.YAMLError as error:
-        # str(error) would quote the file, and so maybe a secret.
+        # str(error) is long, and can quote the file, and so maybe a secret.
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         raise SettingsError(

@@ -34,6 +34,7 @@ class Renderer:
             loader=PackageLoader("fleetwatch.dispatcher"),
             autoescape=lambda name: name is not None and name.endswith(".html.j2"),
             undefined=StrictUndefined,
+            auto_reload=False,
             trim_blocks=True,
             lstrip_blocks=True,
             keep_trailing_newline=True,

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from sqlite3 import Connection as SqliteConnection
+from threading import Lock
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, update
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, TimeoutError  # noqa: A004 - SQLAlchemy's own, unlike the built-in one
 from sqlalchemy.orm import Session, sessionmaker
 
 from fleetwatch.store.models import SCHEMA_VERSION, Base, SchemaVersion
 
-_BUSY_TIMEOUT = 5.0  # seconds to wait for another writer; Alertmanager gives up after about 10
+# Seconds to wait for the other threads, and as much again for the other process. Alertmanager gives up
+# after about 10 seconds.
+_BUSY_TIMEOUT = 4.0
 _OPEN_ATTEMPTS = 50
 _OPEN_PAUSE = 0.1  # seconds
 
@@ -36,6 +39,7 @@ class Database:
         reader = sessionmaker(self._engine, expire_on_commit=False)
         writer = sessionmaker(self._engine.execution_options(write=True), expire_on_commit=False)
         self._reader, self._writer = reader, writer
+        self._one_writer = Lock()
         self._create_or_check_schema()
 
     @contextmanager
@@ -50,8 +54,15 @@ class Database:
 
         Raises SQLAlchemyError when that cannot be had; nothing is changed then.
         """
-        with self._writer.begin() as session:
-            yield session
+        # SQLite lets a second writer poll for the lock with growing pauses. Threads of one process had
+        # better queue here; only the other process then has to poll.
+        if not self._one_writer.acquire(timeout=_BUSY_TIMEOUT):
+            raise TimeoutError("another thread of this process keeps the database locked")
+        try:
+            with self._writer.begin() as session:
+                yield session
+        finally:
+            self._one_writer.release()
 
     def check_writable(self) -> None:
         """Commit something; raise SQLAlchemyError when the database does not take it."""

@@ -196,6 +196,18 @@ def test_the_rules_must_be_those_of_the_components_and_healthy() -> None:
     assert "Old (many-to-many)" in text
 
 
+def test_rules_that_were_just_loaded_get_time_for_their_first_evaluation() -> None:
+    health = ["unknown", "ok"]
+
+    def answer(method: str, path: str, body: bytes) -> Any:
+        rule = {"name": "Down", "health": health.pop(0) if len(health) > 1 else health[0]}
+        return {"data": {"groups": [{"file": "/rules/node.yml", "name": "node", "rules": [rule]}]}}
+
+    with serve(answer) as url:
+        row = verify_host.rules_row(url, {"node.yml": {"node": ["Down"]}}, timeout=10)
+    assert row["state"] == OK
+
+
 def test_prometheus_must_use_every_alertmanager_and_reach_it() -> None:
     def answer(method: str, path: str, body: bytes) -> Any:
         return {"data": {"activeAlertmanagers": [{"url": "http://127.0.0.1:1/api/v2/alerts"}]}}
@@ -266,6 +278,21 @@ def test_no_test_alert_is_sent_in_check_mode() -> None:
         (row,) = verify_host.alertmanager_rows(plan, 5, send=False)
     assert row["state"] == "skipped"
     assert not alertmanager.posted
+
+
+@pytest.mark.parametrize(
+    ("age", "watchdogs", "state"), [(500, [[{}]], OK), (500, [[]], FAILED), (5, [[], [{}]], OK)]
+)
+def test_watchdog_must_be_there_soon_after_the_start(age: float, watchdogs: list[Any], state: str) -> None:
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - age))
+
+    def answer(method: str, path: str, body: bytes) -> Any:
+        if path.startswith("/api/v2/status"):
+            return {"uptime": started}
+        return watchdogs.pop(0) if len(watchdogs) > 1 else watchdogs[0]
+
+    with serve(answer) as url:
+        assert verify_host.watchdog_row(url)["state"] == state
 
 
 @pytest.mark.parametrize(("peers", "state"), [(2, OK), (1, FAILED)])

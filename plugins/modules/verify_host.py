@@ -79,7 +79,9 @@ from ansible.module_utils.urls import open_url  # noqa: E402
 
 Row = dict[str, str]
 
-OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
+OK = "ok"
+FAILED = "FAILED"
+SKIPPED = "skipped"
 HTTP_TIMEOUT = 10
 NAMES_SHOWN = 5
 CRASH_LOOP_RESTARTS = 2

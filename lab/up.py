@@ -61,7 +61,7 @@ class Playbook(Watcher):
 
     def state(self, line: str) -> str | None:
         """Return the name of a task."""
-        task = re.match(r"TASK \[(.+?)\]", line)
+        task = re.match(r"TASK \[(?:fleetwatch\.monitoring\.)?(.+?)\]", line)
         return task[1] if task else None
 
 
@@ -109,14 +109,17 @@ def status(console: Console) -> bool:
 
 def down(console: Console) -> None:
     """Remove the lab's hosts, network, images and state, also when only half of it is there."""
-    removed = 0
+    removed, existed = 0, STATE.exists()
     stayed: list[str] = []
     with _alone():
         if shutil.which("podman"):
             removed = Fleet("lab", console).remove()
             stayed = image.remove()
         shutil.rmtree(STATE, ignore_errors=True)
-    console.say(f"Removed: {removed} hosts, their network, the host images, and .lab with the lab's secrets.")
+    if existed or removed:
+        console.say(f"Removed: {removed} hosts, their network, the host images, and .lab with its secrets.")
+    else:
+        console.say("There was no lab.")
     for name in stayed:
         console.say(f"Kept: the image {name}, because hosts of a test run on it.")
     console.say("Kept: Debian packages, .venv and .cache (make clean removes the latter two).")
@@ -183,6 +186,8 @@ def _check(settings: Settings, fleet: Fleet) -> list[str]:
 
 def _hosts(fleet: Fleet, wanted: list[Spec], console: Console) -> int:
     """Make the hosts and return the number of changes."""
+    for release in sorted({spec.release for spec in plan(wanted, fleet.hosts()).create}):
+        image.ensure(release, console)
     with console.phase(f"Hosts: {', '.join(spec.name for spec in wanted)}"):
         done = fleet.apply(wanted, prune=False)
         made = [f"{spec.name} (Debian {spec.release})" for spec in done.create]

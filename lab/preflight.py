@@ -70,7 +70,8 @@ def _holder(port: int) -> str:
     """Return who listens on a port, if that can be told."""
     containers = (engine.podman_json("ps") or []) if shutil.which("podman") else []
     for container in containers:
-        if port in {published["host_port"] for published in container.get("Ports") or []}:
+        ranges = [(entry["host_port"], entry["range"]) for entry in container.get("Ports") or []]
+        if any(first <= port < first + number for first, number in ranges):
             checkout = container["Labels"].get(engine.ROOT_LABEL)
             lab = f" (make lab-down in {checkout} removes it)" if checkout else ""
             return f" by the container {container['Names'][0]}{lab}"

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import yaml
-from support import Fleet, wait_for
+from support import SETTINGS, Fleet, wait_for
 
-from lab.alert import call
+from lab.alert import Plan, call, follow
 
 ADDED_HOST: dict[str, Any] = {"node_exporter": {"hosts": {"node2": {}}}}
 
@@ -53,6 +53,34 @@ def test_host_can_be_left_out_and_served_elsewhere(fleet: Fleet, tmp_path: Path)
     wait_for(lambda: fleet.query('up{job="node_exporter",host="monitor",site="berlin"}'))
     assert fleet.play("--limit", "monitor").code == 0
     wait_for(lambda: fleet.query('up{host="node1"}'))
+
+
+def test_converged_fleet_passes_a_check_run(fleet: Fleet) -> None:
+    run = fleet.play("--check", "--diff")
+    assert run.code == 0, run.output
+    assert set(run.changed.values()) == {0}
+
+
+def test_second_prometheus_and_alertmanager_make_a_pair(fleet: Fleet, tmp_path: Path) -> None:
+    """Two hosts in a group are a cluster; an alert that both see is one incident and one mail."""
+    pair: dict[str, Any] = {
+        group: {"hosts": {"node2": {}}} for group in ("node_exporter", "prometheus", "alertmanager")
+    }
+    run = fleet.play(inventory=inventory(tmp_path, pair))
+    assert run.code == 0, run.output
+    status = f"{fleet.urls.alertmanager}/api/v2/status"
+    wait_for(lambda: len(call("GET", status)["cluster"]["peers"]) == 2)
+    for host in ("monitor", "node2"):
+        managers = call("GET", f"{fleet.url(host, 9090)}/api/v1/alertmanagers")["data"]["activeAlertmanagers"]
+        assert {manager["url"].split("/")[2] for manager in managers} == {"monitor:9093", "node2:9093"}
+
+    token = SETTINGS["metrics_simulator_control_token"]
+    follow(fleet.urls, token, Plan(host="sim-db-01"))
+    assert len(fleet.mails("sim-db-01")) == 2, "one mail for its begin and one for its end"
+
+    assert fleet.play().code == 0
+    fleet.host("node2").check_output("systemctl disable --now prometheus alertmanager node_exporter")
+    wait_for(lambda: len(fleet.query("up == 1")) == len(fleet.query("up")) > 0)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import smtplib
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -49,6 +50,15 @@ def _ready(path: str) -> Callable[[str], str]:
     return check
 
 
+def _smtp(url: str) -> str:
+    address = urllib.parse.urlsplit(url)
+    try:
+        with smtplib.SMTP(str(address.hostname), int(address.port or 0), timeout=TIMEOUT):
+            return "ready"
+    except OSError as error:
+        raise NotYetError("does not answer") from error
+
+
 def targets(url: str, hosts: set[str]) -> str:
     """Prometheus scrapes these hosts and no others, and every target is up."""
     active = [
@@ -86,7 +96,7 @@ class Endpoint:
         group: inventory group whose host serves it.
         variable: inventory variable with its port.
         default: that port, unless the inventory says otherwise.
-        check: looks at it, given its URL; None if it does not speak HTTP.
+        check: looks at it, given its URL, and returns its state or raises NotYetError.
         scheme: of its URL.
 
     """
@@ -95,7 +105,7 @@ class Endpoint:
     group: str
     variable: str
     default: int
-    check: Callable[[str], str] | None
+    check: Callable[[str], str]
     scheme: str = "http"
 
     def port(self, variables: dict[str, Any]) -> int:
@@ -120,5 +130,5 @@ ENDPOINTS = (
     Endpoint("alert dispatcher", "alert_receiver", "alert_dispatcher_port", 5002, _ready("/readyz")),
     Endpoint("metrics simulator", "metrics_simulator", "metrics_simulator_port", 9101, _ready("/readyz")),
     Endpoint("mailbox", "lab_mailbox", "lab_mailbox_port", 8025, _ready("/readyz")),
-    Endpoint("mailbox, SMTP", "lab_mailbox", "lab_mailbox_smtp_port", 1025, None, scheme="smtp"),
+    Endpoint("mailbox, SMTP", "lab_mailbox", "lab_mailbox_smtp_port", 1025, _smtp, scheme="smtp"),
 )

@@ -241,8 +241,8 @@ def _wait(wanted: dict[str, Any], fleet: Fleet, console: Console) -> list[Row]:
         time.sleep(0.5)
 
 
-def _row(what: str, url: str, check: Callable[[str], str] | None) -> Row:
+def _row(what: str, url: str, check: Callable[[str], str]) -> Row:
     try:
-        return Row(what, url, check(url) if check else "published", fine=True)
+        return Row(what, url, check(url), fine=True)
     except NotYetError as reason:
         return Row(what, url, str(reason), fine=False)

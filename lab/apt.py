@@ -61,14 +61,26 @@ def archive() -> Archive:
     if mirror := os.environ.get("LAB_MIRROR"):
         return Archive(mirror, os.environ.get("LAB_SECURITY_MIRROR"), updates=False)
     wanted = "\t".join(_TARGETS)
-    return parse_archive(output(["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"]))
+    targets = output(["apt-get", "indextargets", "--format", wanted, "Created-By: Packages"])
+    return parse_archive(
+        targets if targets.strip() else parse_uris(output(["apt-get", "update", "--print-uris"]))
+    )
+
+
+def parse_uris(uris: str) -> str:
+    """Turn what ``apt-get update`` would fetch into index targets of unknown origin.
+
+    Before the first update, apt lists no targets.
+    """
+    found = re.findall(r"^'(.+/)dists/(.+)/([^/]+)/binary-[^/]+/Packages", uris, re.MULTILINE)
+    return "\n".join(f"{uri}\t{suite}\t{component}\t\t" for uri, suite, component in dict.fromkeys(found))
 
 
 def parse_archive(targets: str) -> Archive:
     r"""Find the Debian archive among apt's index targets.
 
     apt itself has read both formats of its sources, so what is disabled is not there. Archives of
-    others are told by their origin or, before the first ``apt-get update``, by their path.
+    others are told by their origin or, where it is unknown, by their path.
 
     Args:
         targets: lines of URI, suite, component, origin and label, separated by tabs.
@@ -81,13 +93,13 @@ def parse_archive(targets: str) -> Archive:
     updates = False
     for line in targets.splitlines():
         uri, suite, component, origin, label = line.split("\t")
-        unknown = origin in ("", "$(ORIGIN)")
+        unknown = origin == ""
         path = uri.rstrip("/").rpartition("/")[2]
         if component != "main" or not (
             path in ("debian", "debian-security") if unknown else origin == "Debian"
         ):
             continue
-        if suite.endswith(("-security", "/updates")) or (label == "Debian-Security" and not unknown):
+        if suite.endswith(("-security", "/updates")) or label == "Debian-Security":
             security = security or uri
         elif suite.endswith("-updates"):
             updates = True

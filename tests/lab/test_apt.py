@@ -40,14 +40,17 @@ def test_what_this_machine_does_not_use_its_hosts_do_not_either() -> None:
 
 
 def test_before_the_first_update_the_path_tells() -> None:
-    unknown = "$(ORIGIN)\t$(LABEL)"
-    found = archive(
-        f"https://apt.example/repository/\tbookworm\tmain\t{unknown}",
-        f"http://mirror.example/debian/\tbookworm\tmain\t{unknown}",
-        f"http://mirror.example/debian-security/\tbookworm-security\tmain\t{unknown}",
+    uris = """\
+'http://mirror.example/debian/dists/bookworm/InRelease' mirror.example_debian_dists_bookworm_InRelease 0
+'https://apt.example/repo/dists/bookworm/main/binary-amd64/Packages.xz' apt.example_Packages 0
+'http://mirror.example/debian/dists/bookworm/main/binary-amd64/Packages.xz' mirror.example_Packages 0
+'http://mirror.example/debian/dists/bookworm/main/binary-all/Packages.xz' mirror.example_Packages 0
+'http://mirror.example/debian-security/dists/bookworm-security/main/binary-amd64/Packages.xz' x 0
+'http://mirror.example/debian/dists/bookworm-updates/main/binary-amd64/Packages.xz' x 0
+"""
+    assert archive(*apt.parse_uris(uris).splitlines()) == apt.Archive(
+        "http://mirror.example/debian/", "http://mirror.example/debian-security/", updates=True
     )
-    assert found.main == "http://mirror.example/debian/"
-    assert found.security == "http://mirror.example/debian-security/"
 
 
 def test_backports_and_other_components_are_left_out() -> None:

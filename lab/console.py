@@ -137,7 +137,7 @@ class Console:
         if status != 0:
             where = f"\nThe whole output: {path}" if self.logs else ""
             raise LabError(
-                f"{Path(str(command[0])).name} failed (exit code {status}). Its last lines:\n\n"
+                f"{title(command)} failed (exit code {status}). Its last lines:\n\n"
                 + "\n".join(f"    {line}" for line in tail)
                 + f"\n{where}"
             )
@@ -183,5 +183,13 @@ def output(
         raise LabError(f"{command[0]} is not installed") from error
     if done.returncode != 0:
         words = (done.stderr or done.stdout).strip()
-        raise LabError(f"{Path(str(command[0])).name} {command[1] if len(command) > 1 else ''}: {words}")
+        raise LabError(f"{title(command)}: {words}")
     return done.stdout
+
+
+def title(command: Sequence[str | Path]) -> str:
+    """Return program and subcommand, without the sudo and env in front of them."""
+    words = [str(part) for part in command]
+    while words[1:] and (words[0] in ("sudo", "-n", "env") or "=" in words[0]):
+        words = words[1:]
+    return " ".join([Path(words[0]).name, *(word for word in words[1:2] if word.isalpha())])

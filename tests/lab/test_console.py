@@ -62,3 +62,15 @@ def test_the_playbook_is_followed() -> None:
     assert shown == ["Host metrics", None, None, None, None]
     assert playbook.state("TASK [node_exporter : Install] ***") == "node_exporter : Install"
     assert playbook.changed == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["sudo", "-n", "env", "A=b", "podman", "run", "--detach"], "podman run"),
+        (["/usr/bin/ssh-keygen", "-q"], "ssh-keygen"),
+        (["true"], "true"),
+    ],
+)
+def test_titles(command: list[str], words: str) -> None:
+    assert console.title(command) == words

@@ -52,6 +52,11 @@ class Run:
     output: str
 
     @property
+    def error(self) -> str:
+        """What went wrong, without all that went well."""
+        return self.output.partition("[ERROR]")[2].partition("PLAY RECAP")[0]
+
+    @property
     def changed(self) -> dict[str, int]:
         """Host to number of changed tasks."""
         recap = self.output.partition("PLAY RECAP")[2]
@@ -95,7 +100,7 @@ class Fleet:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the result of an instant query to Prometheus."""
-        answer = call("GET", f"{self.urls.prometheus}/api/v1/query?{urlencode({'query': expression})}")
+        answer = call("GET", f"{self.url('monitor', 9090)}/api/v1/query?{urlencode({'query': expression})}")
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def options_of(role: str) -> dict[str, dict[str, Any]]:
     return options
 
 
+@cache
 def settings() -> set[str]:
     jobs = {
         job["job"]

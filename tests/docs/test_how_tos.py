@@ -49,7 +49,7 @@ RENDER = {
 def files(page: str, folder: str) -> dict[str, str]:
     """Return the files below a folder that a page shows, and their content."""
     text = (ROOT / f"docs/how-to/{page}.md").read_text()
-    found = re.findall(rf"^```yaml\n# {folder}(\S+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^```yaml\n# {folder}(.+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return dict(found)
 
 
@@ -172,5 +172,6 @@ def test_a_component_is_added_as_the_page_says(inventory: Path) -> None:
     assert "192.0.2.31:9121" in (output / "targets/redis_exporter.json").read_text()
     assert "/RedisDown.md" in (output / "rules/redis_exporter.yml").read_text()
 
-    (inventory.parent / "site.yml").write_text(files("add-a-component", "")["site.yml"])
+    play = files("add-a-component", "")["site.yml, at its end"]
+    (inventory.parent / "site.yml").write_text((ROOT / "site.yml").read_text() + play)
     playbook(inventory, "--syntax-check")

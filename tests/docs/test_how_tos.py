@@ -49,7 +49,7 @@ RENDER = {
 def files(page: str, folder: str) -> dict[str, str]:
     """Return the files below a folder that a page shows, and their content."""
     text = (ROOT / f"docs/how-to/{page}.md").read_text()
-    found = re.findall(rf"^```yaml\n# {folder}(.+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    found = re.findall(rf"^```yaml\n# {folder}([^\n]+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     return dict(found)
 
 

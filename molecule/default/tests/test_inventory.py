@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,26 +62,63 @@ def test_converged_fleet_passes_a_check_run(fleet: Fleet) -> None:
     assert set(run.changed.values()) == {0}
 
 
-def test_second_prometheus_and_alertmanager_make_a_pair(fleet: Fleet, tmp_path: Path) -> None:
-    """Two hosts in a group are a cluster; an alert that both see is one incident and one mail."""
-    pair: dict[str, Any] = {
-        group: {"hosts": {"node2": {}}} for group in ("node_exporter", "prometheus", "alertmanager")
+def test_what_a_site_may_add_makes_valid_configurations(fleet: Fleet) -> None:
+    """Promtool and amtool check the new files in check mode too."""
+    site = {
+        "prometheus_external_labels": {"region": "eu"},
+        "prometheus_retention_size": "5GB",
+        "prometheus_remote_write": [{"url": "http://127.0.0.1:1/write", "queue_config": {"capacity": 100}}],
+        "prometheus_extra_scrape_configs": [
+            {"job_name": "site", "static_configs": [{"targets": ["a:1"], "labels": {"x": "y"}}]},
+            {"job_name": "other", "scheme": "https", "static_configs": [{"targets": ["b:1"]}]},
+        ],
+        "alertmanager_global": {"resolve_timeout": "10m"},
+        "alertmanager_extra_routes": [
+            {"receiver": "db", "matchers": ['team = "db"'], "mute_time_intervals": ["nights"]}
+        ],
+        "alertmanager_extra_receivers": [
+            {"name": "db", "webhook_configs": [{"url": "http://127.0.0.1:1/", "send_resolved": False}]}
+        ],
+        "alertmanager_extra_inhibit_rules": [
+            {"source_matchers": ["a = b"], "target_matchers": ["c = d"], "equal": ["host"]}
+        ],
+        "alertmanager_time_intervals": [
+            {"name": "nights", "time_intervals": [{"times": [{"start_time": "22:00", "end_time": "24:00"}]}]}
+        ],
     }
-    run = fleet.play(inventory=inventory(tmp_path, pair))
+    run = fleet.play_with(site, "--check", "--diff", "--limit", "monitor")
     assert run.code == 0, run.error
-    status = f"{fleet.urls.alertmanager}/api/v2/status"
-    wait_for(lambda: len(call("GET", status)["cluster"]["peers"]) == 2)
-    for host in ("monitor", "node2"):
-        managers = call("GET", f"{fleet.url(host, 9090)}/api/v1/alertmanagers")["data"]["activeAlertmanagers"]
-        assert {manager["url"].split("/")[2] for manager in managers} == {"monitor:9093", "node2:9093"}
+    for words in ("region: eu", "job_name: other", "capacity: 100", "--storage.tsdb.retention.size=5GB"):
+        assert words in run.output
 
-    token = SETTINGS["metrics_simulator_control_token"]
-    follow(fleet.urls, token, Plan(host="sim-db-01"))
-    assert len(fleet.mails("sim-db-01")) == 2, "one mail for its begin and one for its end"
 
+@pytest.fixture
+def pair(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
+    """Return an inventory with a second Prometheus and Alertmanager on node2; they go after the test."""
+    groups = ("node_exporter", "prometheus", "alertmanager")
+    yield inventory(tmp_path, {group: {"hosts": {"node2": {}}} for group in groups})
     assert fleet.play().code == 0
     fleet.host("node2").check_output("systemctl disable --now prometheus alertmanager node_exporter")
     wait_for(lambda: len(fleet.query("up == 1")) == len(fleet.query("up")) > 0)
+
+
+def active_alertmanagers(fleet: Fleet, host: str) -> set[str]:
+    """Return where the Prometheus of a host sends its alerts."""
+    answer = call("GET", f"{fleet.url(host, 9090)}/api/v1/alertmanagers")
+    return {manager["url"].split("/")[2] for manager in answer["data"]["activeAlertmanagers"]}
+
+
+def test_two_in_a_group_are_a_pair(fleet: Fleet, pair: Path) -> None:
+    """An alert that both Prometheus servers see and both Alertmanagers have is one incident and one mail."""
+    run = fleet.play(inventory=pair)
+    assert run.code == 0, run.error
+    both = {"monitor:9093", "node2:9093"}
+    wait_for(lambda: all(active_alertmanagers(fleet, host) == both for host in ("monitor", "node2")))
+    status = f"{fleet.urls.alertmanager}/api/v2/status"
+    wait_for(lambda: len(call("GET", status)["cluster"]["peers"]) == 2)
+
+    follow(fleet.urls, SETTINGS["metrics_simulator_control_token"], Plan(host="sim-db-01"))
+    assert len(fleet.mails("sim-db-01")) == 2, "one mail for its begin and one for its end"
 
 
 @pytest.mark.parametrize(

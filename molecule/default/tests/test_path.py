@@ -19,7 +19,7 @@ def test_incident_reaches_the_mailbox_and_so_does_its_end(fleet: Fleet) -> None:
     message = call("GET", f"{fleet.urls.mailbox}/api/messages/{fired[0]['id']}")
     assert "HighCPUUsage" in message["text"]
     assert "HighCPUUsage" in message["html"]
-    assert message["to"] == SETTINGS["alert_receiver_recipients"]
+    assert message["recipients"] == SETTINGS["alert_receiver_recipients"]
 
 
 def test_watchdog_always_fires_and_mails_nobody(fleet: Fleet) -> None:

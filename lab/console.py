@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 HEARTBEAT = 10.0
@@ -104,7 +103,6 @@ class Console:
             errors="replace",
             env={**os.environ, **(env or {})},
             cwd=cwd,
-            start_new_session=True,
         )
         reader = threading.Thread(target=_pump, args=(process, lines), daemon=True)
         reader.start()
@@ -131,7 +129,8 @@ class Console:
                         self.note(text)
             status = process.wait()
         except BaseException:
-            os.killpg(process.pid, signal.SIGTERM)
+            with suppress(PermissionError):  # what sudo started has had the terminal's interrupt itself
+                process.terminate()
             process.wait()
             raise
         if status != 0:

@@ -1,0 +1,9 @@
+"""Benchmarks: ``make bench-<name>`` prints what it measures, under which conditions, and last the figure.
+
+The last line holds the figure and its goal; the exit code is 1 when the goal is missed.
+"""
+
+
+def say(line: str = "") -> None:
+    """Print a line at once."""
+    print(line, flush=True)  # noqa: T201 - the command's output

@@ -3,6 +3,13 @@
 The last line holds the figure and its goal; the exit code is 1 when the goal is missed.
 """
 
+import signal
+
+
+def end_properly() -> None:
+    """Clean up on SIGTERM as on an interrupt from the terminal."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
 
 def say(line: str = "") -> None:
     """Print a line at once."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import say
+from bench import end_properly, say
 from bench.fleet import BenchError, Run, Site, conditions, site
 from lab import engine, image
 from lab.console import LabError, output
@@ -164,6 +164,7 @@ def show_slowest(title: str, run: Run, number: int) -> None:
 
 def main() -> int:
     """Run the benchmark and return the exit code."""
+    end_properly()
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--runs", type=int, default=3, help="runs without a change; their median counts")
     parser.add_argument("--slowest", type=int, default=5, help="how many of the slowest tasks to show")
@@ -189,7 +190,7 @@ def main() -> int:
             reached = watched_run(inventory)
             left += counters.read()
     except (BenchError, LabError) as error:
-        say(error)
+        say(str(error))
         return 1
 
     show_slowest("Fresh run", fresh, options.slowest)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from bench import say
+from bench import end_properly, say
 from bench.fleet import BenchError, site
 from lab import ROOT, STATE, image
 from lab.console import Console, LabError, output
@@ -106,12 +106,13 @@ def hosts() -> Iterator[tuple[str, list[str], Path]]:
 
 def main() -> int:
     """Run the benchmark and return the exit code."""
+    end_properly()
     try:
         with hosts() as (what, names, ssh_config):
             say(f"systemd-analyze security on {what}; 0 is locked down, 10 is open")
             rows = [row for name in names for row in look(name, ssh_config)]
     except (BenchError, LabError) as error:
-        say(error)
+        say(str(error))
         return 1
     say(f"{'host':<12} {'unit':<28} {'exposure':>8} {'Debian package':>15}")
     for row in rows:

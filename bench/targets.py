@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import say
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -144,11 +146,6 @@ def measure(hosts: int, runs: int, form: str = "ini") -> Result:
     if written != hosts:
         raise RuntimeError(f"{written} targets were written instead of {hosts}")
     return Result(min(result.seconds for result in results), max(result.mib for result in results))
-
-
-def say(line: str) -> None:
-    """Print a line at once."""
-    print(line, flush=True)  # noqa: T201 - the command's output
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import end_properly, say
 from bench.fleet import BenchError, conditions
-from lab import ROOT, apt, engine, image, prepare, preflight
+from lab import ROOT, apt, engine, image, preflight, prepare
 from lab.components import ENDPOINTS
 from lab.console import LabError, output
 

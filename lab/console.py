@@ -187,8 +187,10 @@ def output(
 
 
 def title(command: Sequence[str | Path]) -> str:
-    """Return program and subcommand, without the sudo and env in front of them."""
+    """Return program and subcommand, without sudo, env or python -m in front of them."""
     words = [str(part) for part in command]
     while words[1:] and (words[0] in ("sudo", "-n", "env") or "=" in words[0]):
         words = words[1:]
+    if words[1:2] == ["-m"]:
+        words = words[2:]
     return " ".join([Path(words[0]).name, *(word for word in words[1:2] if word.isalpha())])

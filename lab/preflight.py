@@ -193,7 +193,8 @@ def _pip() -> list[str] | None:
     if venv.can_be_made():
         import ensurepip  # noqa: PLC0415 (Debian has it in a package of its own)
 
-        bundled = sorted((Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl"))
+        folders = [Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels")]
+        bundled = sorted(wheel for folder in folders for wheel in folder.glob("pip-*.whl"))
         if bundled:
             return [python, f"{bundled[-1]}/pip"]
     return None

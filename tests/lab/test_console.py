@@ -69,6 +69,7 @@ def test_the_playbook_is_followed() -> None:
     [
         (["sudo", "-n", "env", "A=b", "podman", "run", "--detach"], "podman run"),
         (["/usr/bin/ssh-keygen", "-q"], "ssh-keygen"),
+        ([".venv/bin/python", "-m", "pip", "install", "x"], "pip install"),
         (["true"], "true"),
     ],
 )

@@ -40,7 +40,10 @@ def test_sudo(monkeypatch: pytest.MonkeyPatch, code: int, words: Any) -> None:
     assert (words in told(problem)) if words else problem is None
 
 
-@pytest.mark.parametrize(("mask", "fine"), [("000001ffffffffff", True), ("00000000a80425fb", False)])
+@pytest.mark.parametrize(
+    ("mask", "fine"),
+    [("000001ffffffffff", True), ("00000000a80425fb", False), ("00000000a80435fb", False)],
+)
 def test_a_container_without_rights(tmp_path: Path, mask: str, fine: bool) -> None:
     status = tmp_path / "status"
     status.write_text(f"Name:\tpython3\nCapBnd:\t{mask}\n")

@@ -105,7 +105,7 @@ def plan_of(fleet: Fleet, host: str, rules: Callable[[], dict[str, str]]) -> dic
             if host not in fleet.hosts(fleet.job(entry["job"]).group):
                 continue
             endpoint = fleet.endpoint(fleet.job(entry["job"]), variables)
-            local = f"{endpoint.scheme}://127.0.0.1:{endpoint.port}"
+            local = endpoint.local_url
             plan.setdefault("units", []).append({"component": component.name, "unit": str(entry["unit"])})
             plan.setdefault("ready", []).append(
                 {

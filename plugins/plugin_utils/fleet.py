@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ansible.parsing.dataloader import DataLoader
 
 DEFAULT_SCHEME = "http"
+ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - the default is that of the programs themselves
 DEFAULT_METRICS_PATH = "/metrics"
 ADDRESS = "fleetwatch_address"
 TARGET_LABELS = "fleetwatch_target_labels"
@@ -102,6 +103,11 @@ class Component:
         return path if path.is_file() else None
 
 
+def join_port(address: str, port: int) -> str:
+    """Return ``address:port``, an IPv6 address in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where one host serves one job, as the other hosts reach it."""
@@ -114,11 +120,26 @@ class Endpoint:
     scheme: str
     path: str
     """Path of the metrics."""
+    listen_address: str = ANY_ADDRESS
+    """Address on which the host listens for it."""
 
     @property
     def netloc(self) -> str:
         """The address and the port, as in a URL and as Prometheus' ``__address__``."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return join_port(self.address, self.port)
+
+    @property
+    def listener(self) -> str:
+        """The listen address and the port, as on a command line."""
+        return join_port(self.listen_address, self.port)
+
+    @property
+    def local_url(self) -> str:
+        """The URL without a path, for use on the host itself."""
+        loopback = {ANY_ADDRESS: "127.0.0.1", "::": "::1"}
+        return (
+            f"{self.scheme}://{join_port(loopback.get(self.listen_address, self.listen_address), self.port)}"
+        )
 
     @property
     def url(self) -> str:
@@ -343,6 +364,7 @@ class Fleet:
             port=_port(f"{job.name}_port", variables),
             scheme=str(scheme),
             path=str(path),
+            listen_address=str(variables.get(f"{job.name}_listen_address") or ANY_ADDRESS),
         )
 
     def address(self, variables: HostVariables) -> str:

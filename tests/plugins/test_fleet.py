@@ -7,6 +7,7 @@ import pytest
 from ansible.errors import AnsibleError
 from ansible.template import Templar, trust_as_template
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import (
+    Endpoint,
     Fleet,
     FleetError,
     HostVariables,
@@ -367,3 +368,18 @@ def test_roles_beside_the_playbook_add_to_those_of_the_collection(
     assert {"bakery", "node_exporter", "alert_receiver"} <= Fleet.of(
         variables, made._loader
     ).components.keys()
+
+
+@pytest.mark.parametrize(
+    ("listen", "listener", "url"),
+    [
+        ("0.0.0.0", "0.0.0.0:9100", "http://127.0.0.1:9100"),  # noqa: S104 - a value, nothing listens
+        ("::", "[::]:9100", "http://[::1]:9100"),
+        ("10.0.0.5", "10.0.0.5:9100", "http://10.0.0.5:9100"),
+        ("fd00::5", "[fd00::5]:9100", "http://[fd00::5]:9100"),
+    ],
+)
+def test_host_reaches_itself_where_it_listens(listen: str, listener: str, url: str) -> None:
+    endpoint = Endpoint("web1", "web1.example.org", 9100, "http", "/metrics", listen)
+    assert endpoint.listener == listener
+    assert endpoint.local_url == url

@@ -27,6 +27,7 @@ PLAY = """
       files: "{{ jobs | items2dict(key_name='job', value_name='file_sd') }}"
       rules: "{{ rules }}"
       endpoints: "{{ query('fleetwatch.monitoring.endpoints', *names, roles_path=roles_path) }}"
+      listener: "{{ lookup('fleetwatch.monitoring.listener', 'prometheus', roles_path=roles_path) }}"
     names: [prometheus, node_exporter]
   tasks:
     - ansible.builtin.copy:
@@ -48,7 +49,11 @@ def test_lookups_see_the_whole_inventory(tmp_path: Path, run_playbook: RunPlaybo
                 """,
             # What other hosts say about an alert does not count, what the host of Prometheus says does.
             "inventory/host_vars/web1.yml": "node_exporter_alert_down_after: 9m\nnode_exporter_port: 9101",
-            "inventory/host_vars/monitor.yml": "node_exporter_alert_down_after: '{{ minutes }}m'\nminutes: 3",
+            "inventory/host_vars/monitor.yml": """
+                node_exporter_alert_down_after: '{{ minutes }}m'
+                minutes: 3
+                prometheus_listen_address: "::"
+                """,
         },
     )
     run = run_playbook("play.yml", "--limit", "monitor", "-e", "node_exporter_scheme=https")
@@ -66,6 +71,7 @@ def test_lookups_see_the_whole_inventory(tmp_path: Path, run_playbook: RunPlaybo
         "https://10.0.0.3:9100",
         "https://10.0.0.2:9101",
     ]
+    assert result["listener"] == {"address": "[::]:9090", "url": "http://[::1]:9090"}
     # The component shop has rules as well, but no hosts.
     assert list(result["rules"]) == ["node_exporter.yml"]
     assert "for: 3m\n" in result["rules"]["node_exporter.yml"]

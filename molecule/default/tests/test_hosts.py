@@ -75,7 +75,7 @@ def test_every_target_is_up_and_knows_its_host(fleet: Fleet) -> None:
 def test_node_exporter_tells_of_systemd_and_textfiles(fleet: Fleet) -> None:
     host = fleet.host("node1")
     host.check_output("echo 'fleetwatch_test 1' > /var/lib/node_exporter/textfile/test.prom")
-    metrics = host.check_output("curl --silent --fail http://127.0.0.1:9100/metrics")
+    metrics = host.check_output(f"curl --silent --fail {fleet.url('node1', 9100)}/metrics")
     host.check_output("rm /var/lib/node_exporter/textfile/test.prom")
     assert "\nfleetwatch_test 1" in metrics
     assert re.search(r'node_systemd_unit_state\{name="node_exporter.service",state="active".*\} 1', metrics)

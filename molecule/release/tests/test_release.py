@@ -46,16 +46,17 @@ def running(fleet: Fleet, name: str, component: str) -> str:
     """Return the path of the program that a unit runs."""
     host = fleet.host(name)
     process = host.service(component).systemd_properties["MainPID"]
-    return host.check_output(f"readlink /proc/{process}/exe").strip()
+    return str(host.check_output(f"readlink /proc/{process}/exe")).strip()
 
 
 def state(fleet: Fleet, name: str = "node1") -> str:
     """Return everything that a refused archive must leave as it is: files, links, unit and process."""
-    return fleet.host(name).check_output(
+    command = (
         "find /opt/node_exporter -mindepth 1 -printf '%p %y %l %T@\n' | sort;"
         " sha256sum /etc/systemd/system/node_exporter.service;"
         " systemctl show -p MainPID,NRestarts,ActiveState node_exporter"
     )
+    return str(fleet.host(name).check_output(command))
 
 
 def versions(fleet: Fleet, name: str = "node1") -> set[str]:
@@ -65,7 +66,8 @@ def versions(fleet: Fleet, name: str = "node1") -> set[str]:
 
 def requests(fleet: Fleet) -> int:
     """Return how many requests the mirror has answered."""
-    return fleet.host("web").check_output("journalctl --unit=releases --output=cat").count('"GET ')
+    log = str(fleet.host("web").check_output("journalctl --unit=releases --output=cat"))
+    return log.count('"GET ')
 
 
 @contextmanager
@@ -179,7 +181,8 @@ def test_older_versions_go_beyond_the_number_to_keep(fleet: Fleet) -> None:
 
 def test_controller_hands_over_what_hosts_cannot_fetch(fleet: Fleet, tmp_path: Path) -> None:
     name = NEW["node_exporter"]["file"]
-    urllib.request.urlretrieve(f"{fleet.url('web', MIRROR_PORT)}/{name}", tmp_path / name)
+    url = f"{fleet.url('web', MIRROR_PORT)}/{name}"
+    urllib.request.urlretrieve(url, tmp_path / name)  # noqa: S310 - a host of this scenario
     local = {
         "node_exporter_release_download": "controller",
         "node_exporter_release_url": str(tmp_path / "node_exporter-{version}.linux-{arch}.tar.gz"),

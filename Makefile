@@ -31,12 +31,12 @@ lab-down: ## Remove the lab: hosts, network, images, secrets
 
 .PHONY: test
 test: prepare lint ## Run every test; Molecule makes hosts of its own
-	pytest tests
+	pytest --numprocesses=4 tests # most of them wait
 	molecule test --all
 
 .PHONY: test-fast
 test-fast: venv tools lint ## Run everything that needs no host
-	pytest tests
+	pytest --numprocesses=4 tests # most of them wait
 
 .PHONY: lint
 lint: venv ## Check style and types

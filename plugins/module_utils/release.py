@@ -491,9 +491,16 @@ class Store:
             for path in self.base.iterdir()
             if NAME.fullmatch(path.name) and not path.is_symlink() and self.manifest(path.name)
         ]
-        return sorted(
-            found, key=lambda v: (v == current, (self.base / v / MANIFEST).stat().st_mtime_ns), reverse=True
-        )
+        return sorted(found, key=lambda v: (v == current, self._last_used(v)), reverse=True)
+
+    def _last_used(self, version: str) -> int:
+        """Return when a version was last switched to, in nanoseconds since the epoch."""
+        return (self.base / version / MANIFEST).stat().st_mtime_ns
+
+    def _note_use(self, version: str) -> None:
+        """Note that a version is the one used last, also where the clock was set back meanwhile."""
+        latest = max([time.time_ns(), *(self._last_used(other) + 1 for other in self.versions())])
+        os.utime(self.base / version / MANIFEST, ns=(latest, latest))
 
     def holds(self, wanted: Wanted) -> bool:
         """Tell whether the version is here, made from the very archive asked for, with its programs."""
@@ -579,7 +586,7 @@ class Store:
         if plan.fetch:
             self._install(wanted, source, timeout)
         if plan.switch:
-            os.utime(self.base / wanted.version / MANIFEST)
+            self._note_use(wanted.version)
             self._point(self.base / CURRENT, Path(wanted.version))
         for link, target in plan.links.items():
             if target:

@@ -265,6 +265,8 @@ def test_keeps_the_versions_used_last(site: Site) -> None:
     versions = {version: site.publish(version) for version in ("1", "2", "3", "4")}
     for version in ("1", "2", "3"):
         site.run(versions[version])
+    an_hour_ahead = time.time() + 3600  # and then the clock was set back
+    os.utime(site.base / "3" / release.MANIFEST, (an_hour_ahead, an_hour_ahead))
     site.run(versions["1"])
 
     assert site.run(versions["4"])["removed"] == ["2"]

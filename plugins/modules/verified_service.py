@@ -24,15 +24,16 @@ attributes:
     description: The content of O(secrets) is never shown.
 options:
   name:
-    description: Name of the service; the default group of its files.
+    description: Name of the service.
     type: str
     required: true
   config_dir:
     description: Folder of the configuration files. Made with mode C(0750) when it is missing.
     type: path
-  group:
-    description: Group that may read the files. Defaults to O(name).
+  user:
+    description: System user that the service runs as, made when it is missing. Its group may read the files.
     type: str
+    required: true
   files:
     description: Path below O(config_dir) to content.
     type: dict
@@ -105,6 +106,7 @@ EXAMPLES = r"""
 - name: Configure and run Prometheus
   fleetwatch.monitoring.verified_service:
     name: prometheus
+    user: prometheus
     config_dir: /etc/prometheus
     files:
       prometheus.yml: "{{ prometheus_config | to_nice_yaml }}"
@@ -132,6 +134,7 @@ import contextlib  # noqa: E402 - Ansible's documentation blocks come first
 import fnmatch  # noqa: E402
 import grp  # noqa: E402
 import os  # noqa: E402
+import pwd  # noqa: E402
 import re  # noqa: E402
 import shutil  # noqa: E402
 import tempfile  # noqa: E402
@@ -150,6 +153,8 @@ DIR_MODE = 0o750
 UNIT_MODE = 0o644
 POLL_SECONDS = 0.2
 JOURNAL_LINES = 15
+NO_GROUP = -1
+"""Stands for the group of a user that is yet to be made."""
 
 
 class ActivationError(Exception):
@@ -232,7 +237,8 @@ class VerifiedService:
         self.name: str = self.params["name"]
         self.units: list[str] = list(self.params["units"])
         self.config_dir = Path(self.params["config_dir"] or "/nonexistent")
-        self.gid = self._gid()
+        self.gid = primary_group(self.params["user"])
+        self.user_missing = self.gid == NO_GROUP
         self.files = self._config_files()
         self.unit_files = [
             ManagedFile(UNIT_DIR / unit, content, 0, UNIT_MODE)
@@ -241,15 +247,20 @@ class VerifiedService:
         self.pending = PENDING_DIR / f"{self.name}.pending"
         self.activated: dict[str, str] = {}
 
-    def _gid(self) -> int:
-        group = self.params["group"] or self.name
-        try:
-            return grp.getgrnam(group).gr_gid
-        except KeyError:
-            if self.module.check_mode:  # the user is made by an earlier task, which only pretended
-                return -1
-            self.module.fail_json(msg=f"The group {group} does not exist; make it before this task.")
-            raise AssertionError from None
+    def _make_user(self) -> None:
+        """Make the system user with a group of its own; systemd makes its home, the state directory."""
+        user = self.params["user"]
+        command = [self.module.get_bin_path("useradd", required=True), "--system", "--no-create-home"]
+        command += ["--home-dir", f"/var/lib/{user}", "--shell", "/usr/sbin/nologin"]
+        command += ["--gid", user] if group_exists(user) else ["--user-group"]
+        code, out, err = self.module.run_command([*command, user])
+        if code:
+            self.module.fail_json(
+                msg=f"{self.name}: cannot make the user {user}: {err.strip() or out.strip()}"
+            )
+        self.gid = primary_group(user)
+        for file in self.files:
+            file.gid = self.gid
 
     def _config_files(self) -> list[ManagedFile]:
         wanted = {**self.params["files"], **self.params["secrets"]}
@@ -276,12 +287,15 @@ class VerifiedService:
         masks = self._units_to_mask()
         plan = self._plan(files, units)
         self.activated = plan
-        if not self.module.check_mode and (files or units or masks or plan):
+        changes = [*files, *units]
+        changed = bool(changes or masks or plan or self.user_missing)
+        if changed and not self.module.check_mode:
+            if self.user_missing:
+                self._make_user()
             self._mask(masks)
             self._change(files, units, plan)
-        changes = [*files, *units]
         self.module.exit_json(
-            changed=bool(changes or masks or plan),
+            changed=changed,
             changed_files=[str(file.path) for file in changes],
             activated=plan,
             diff=[file.diff for file in changes],
@@ -490,6 +504,23 @@ class VerifiedService:
             )
 
 
+def primary_group(user: str) -> int:
+    """Return the number of a user's group, or ``NO_GROUP`` when there is no such user."""
+    try:
+        return pwd.getpwnam(user).pw_gid
+    except KeyError:
+        return NO_GROUP
+
+
+def group_exists(group: str) -> bool:
+    """Whether there is a group of this name."""
+    try:
+        grp.getgrnam(group)
+    except KeyError:
+        return False
+    return True
+
+
 def program_replaced(state: dict[str, str]) -> bool:
     """Whether the running program is no longer the one on disk, as after a package upgrade."""
     try:
@@ -522,7 +553,7 @@ def main() -> None:
         argument_spec={
             "name": {"type": "str", "required": True},
             "config_dir": {"type": "path"},
-            "group": {"type": "str"},
+            "user": {"type": "str", "required": True},
             "files": {"type": "dict", "default": {}},
             "secrets": {"type": "dict", "default": {}, "no_log": True},
             "live": {"type": "list", "elements": "str", "default": []},

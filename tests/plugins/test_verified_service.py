@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 from pathlib import Path
 from typing import Any, NoReturn
@@ -53,6 +54,10 @@ class Module:
         self.tmpdir, self.systemd, self.params, self.check_mode = str(tmpdir), systemd, params, check_mode
         self.warnings: list[str] = []
 
+    def get_bin_path(self, name: str, *, required: bool) -> str:
+        assert required
+        return f"/usr/sbin/{name}"
+
     def warn(self, text: str) -> None:
         self.warnings.append(text)
 
@@ -65,6 +70,9 @@ class Module:
     def run_command(self, argv: list[str]) -> tuple[int, str, str]:
         if argv[0] == "systemctl":
             return self.systemd(*argv[1:])
+        if argv[0] == "/usr/sbin/useradd":
+            self.systemd.calls.append(" ".join(argv))
+            return 0, "", ""
         if argv[0] == "journalctl":
             return 0, "the last words", ""
         text = Path(argv[-1]).read_text()
@@ -83,7 +91,7 @@ class Host:
         defaults: dict[str, Any] = {
             "name": "demo",
             "config_dir": str(self.config),
-            "group": None,
+            "user": getpass.getuser(),
             "files": {"demo.yml": "good"},
             "secrets": {},
             "live": [],
@@ -119,7 +127,6 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     units.mkdir()
     monkeypatch.setattr(verified_service, "UNIT_DIR", units)
     monkeypatch.setattr(verified_service, "PENDING_DIR", tmp_path / "run")
-    monkeypatch.setattr(VerifiedService, "_gid", lambda _: os.getgid())
     monkeypatch.setattr(os, "chown", lambda *_: None)
     monkeypatch.setattr(os, "fchown", lambda *_: None)
     return Host(tmp_path)
@@ -134,6 +141,21 @@ def test_first_run_starts_and_second_changes_nothing(host: Host) -> None:
     assert not again["changed"]
     assert host.systemd.calls == []
     assert (host.config / "demo.yml").stat().st_mode & 0o7777 == 0o640
+
+
+def test_missing_user_is_made_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def group(_: str) -> int:
+        made = any("useradd" in call for call in host.systemd.calls)
+        return os.getgid() if made else verified_service.NO_GROUP
+
+    monkeypatch.setattr(verified_service, "primary_group", group)
+    assert host.run(user="demo", check_mode=True)["changed"]
+    assert host.systemd.calls == []
+    host.run(user="demo")
+    assert host.systemd.calls[0] == (
+        "/usr/sbin/useradd --system --no-create-home --home-dir /var/lib/demo --shell /usr/sbin/nologin"
+        " --user-group demo"
+    )
 
 
 def test_changed_file_reloads_and_changed_unit_restarts(host: Host) -> None:

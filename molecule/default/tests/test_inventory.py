@@ -148,7 +148,7 @@ def test_mistake_is_found_before_any_host_is_touched(
     assert run.code != 0
     for word in words:
         assert word in run.output
-    assert "Learn what the hosts are" not in run.output, "a host was contacted"
+    assert "Check the hosts" not in run.output, "a host was contacted"
 
 
 def test_verify_finds_all_well(fleet: Fleet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lab import ROOT, apt, engine, image, venv
 from lab.console import Console, LabError, output
@@ -68,7 +70,12 @@ def port_problem(port: int) -> str | None:
 
 def _holder(port: int) -> str:
     """Return who listens on a port, if that can be told."""
-    containers = (engine.podman_json("ps") or []) if shutil.which("podman") else []
+    containers: list[dict[str, Any]] = []
+    if shutil.which("podman"):
+        with contextlib.suppress(
+            LabError
+        ):  # a Podman that does not work must not hide that the port is taken
+            containers = engine.podman_json("ps") or []
     for container in containers:
         ranges = [(entry["host_port"], entry["range"]) for entry in container.get("Ports") or []]
         if any(first <= port < first + number for first, number in ranges):

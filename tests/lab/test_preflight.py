@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lab import preflight, prepare
+from lab import engine, preflight, prepare
 from lab.console import LabError
 
 
@@ -56,6 +56,15 @@ def test_a_taken_port_names_port_and_holder() -> None:
         port = server.getsockname()[1]
         assert f"port {port} is taken" in told(preflight.port_problem(port))
     assert preflight.port_problem(port) is None
+
+
+def test_a_broken_podman_does_not_hide_that_a_port_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: str) -> None:
+        raise LabError("podman does not work")
+
+    monkeypatch.setattr(engine, "podman_json", broken)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        assert "is taken" in told(preflight.port_problem(server.getsockname()[1]))
 
 
 def test_a_port_taken_on_every_address() -> None:

@@ -245,7 +245,6 @@ class VerifiedService:
             for unit, content in self.params["units"].items()
         ]
         self.pending = PENDING_DIR / f"{self.name}.pending"
-        self.activated: dict[str, str] = {}
 
     def _make_user(self) -> None:
         """Make the system user with a group of its own; systemd makes its home, the state directory."""
@@ -286,7 +285,6 @@ class VerifiedService:
             self._validate()
         masks = self._units_to_mask()
         plan = self._plan(files, units)
-        self.activated = plan
         changes = [*files, *units]
         changed = bool(changes or masks or plan or self.user_missing)
         if changed and not self.module.check_mode:

@@ -302,7 +302,7 @@ class VerifiedService:
     # Checking
 
     def _validate(self) -> None:
-        """Run the service's own checker and systemd's on the new files, before anything is changed."""
+        """Run the service's own checker on the new files, before anything is changed."""
         staging = Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self.module.tmpdir))
         try:
             for file in self.files:
@@ -341,7 +341,7 @@ class VerifiedService:
 
     def _show(self, unit: str) -> dict[str, str]:
         _, out, _ = self._systemctl(
-            "show", "-p", "ActiveState,UnitFileState,MainPID,NRestarts,NeedDaemonReload,LoadState", unit
+            "show", "-p", "ActiveState,UnitFileState,MainPID,NRestarts,NeedDaemonReload", unit
         )
         return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
 
@@ -391,18 +391,20 @@ class VerifiedService:
 
     def _put_back(self, applied: list[ManagedFile], plan: dict[str, str], *, reload_units: bool) -> str:
         """Undo a change that failed and return a sentence that says how that went."""
+        new = [file.path.name for file in self.unit_files if file.before is None]
+        if new:
+            self._systemctl("disable", "--now", *new)
         for file in reversed(applied):
             file.restore()
-        first_time = any(file.before is None for file in self.unit_files)
-        if first_time:
-            self._systemctl("stop", *self.units)
+        if len(new) == len(self.units):
             self._systemctl("daemon-reload")
             return "It had never run here, so the new files were removed again."
         if not applied:
             return "No file had been changed."
+        old = {unit: verb for unit, verb in plan.items() if unit not in new}
         try:
             self._activate(
-                {unit: "restart" if verb == "start" else verb for unit, verb in plan.items()},
+                {unit: "restart" if verb == "start" else verb for unit, verb in old.items()},
                 reload_units=reload_units,
             )
         except ActivationError as error:
@@ -430,43 +432,43 @@ class VerifiedService:
             self._must("daemon-reload")
         if not plan:
             return
-        self._must("enable", "--quiet", *self.units)
-        restarts_before = {}
+        self._must("enable", "--quiet", *plan)
+        started = [unit for unit, verb in plan.items() if verb in {"start", "restart"}]
         for unit, verb in plan.items():
-            if verb == "enable":
-                continue
-            if verb == "reload":
+            if unit in started:
+                self._systemctl("reset-failed", unit)
+                self._must(verb, unit)
+            elif verb == "reload":
                 self._reload(unit)
-                continue
-            self._systemctl("reset-failed", unit)
-            restarts_before[unit] = 0
-            self._must(verb, unit)
-        self._wait_ready(restarts_before)
+        self._wait_ready(started)
 
     def _reload(self, unit: str) -> None:
         """Reload, and see in the service's metrics that it took the new configuration."""
         check = self.params["reload_check"]
-        before = read_metric(check, "last_reload_success_timestamp_seconds") if check else None
-        self._must("reload", unit)
         if not check:
+            self._must("reload", unit)
             return
+        before = read_metric(check, "last_reload_success_timestamp_seconds")
+        # After an earlier failure the metric says so until this reload succeeds, and tells nothing of it.
+        failed_before = read_metric(check, "last_reload_successful") == 0
+        self._must("reload", unit)
         deadline = time.monotonic() + self.params["timeout"]
         while time.monotonic() < deadline:
-            if read_metric(check, "last_reload_successful") == 0:
+            if not failed_before and read_metric(check, "last_reload_successful") == 0:
                 raise ActivationError(f"refused the new configuration.\n{self._journal(unit)}")
             if read_metric(check, "last_reload_success_timestamp_seconds") not in {before, None}:
                 return
             time.sleep(POLL_SECONDS)
         raise ActivationError(f"did not take the new configuration in time.\n{self._journal(unit)}")
 
-    def _wait_ready(self, restarts_before: dict[str, int]) -> None:
+    def _wait_ready(self, started: list[str]) -> None:
         deadline = time.monotonic() + self.params["timeout"]
         waiting = list(self.params["ready"])
         reason = ""
         while True:
-            for unit, count in restarts_before.items():
+            for unit in started:
                 state = self._show(unit)
-                if state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) > count:
+                if state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) > 0:
                     raise ActivationError(f"{unit} does not stay up.\n{self._journal(unit)}")
             while waiting:
                 reason = not_ready(waiting[0])

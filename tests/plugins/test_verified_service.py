@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,7 +43,7 @@ class Systemd:
         self.calls.append(" ".join(arguments))
         if verb in {"start", "restart"}:
             self.active, self.restarts = "active", int(self.crashes)
-        if verb == "stop":
+        if verb == "stop" or (verb == "disable" and UNIT in arguments):
             self.active = "inactive"
         return 0, "", ""
 
@@ -119,6 +120,30 @@ class Host:
     def content(self) -> dict[str, str]:
         files = [path for path in self.folder.rglob("*") if path.is_file()]
         return {str(path.relative_to(self.folder)): path.read_text() for path in files}
+
+
+RELOAD_CHECK = {"url": "http://127.0.0.1:1/metrics", "metric": "demo"}
+
+
+def metrics(host: Host, refused: str, *, successful: float = 1.0) -> Callable[[dict[str, str], str], float]:
+    """Return a read_metric for a service that at a reload refuses a file with the content ``refused``.
+
+    As in a real one, the metrics tell of a reload only a moment after it was asked for.
+    """
+    state = {"last_reload_successful": successful, "last_reload_success_timestamp_seconds": 1.0}
+    asked = told = 0
+
+    def read(_: dict[str, str], suffix: str) -> float:
+        nonlocal asked, told
+        if told < asked:
+            told = asked
+            taken = (host.config / "demo.yml").read_text() != refused
+            state["last_reload_successful"] = float(taken)
+            state["last_reload_success_timestamp_seconds"] += taken
+        asked = host.systemd.calls.count(f"reload {UNIT}")
+        return state[suffix]
+
+    return read
 
 
 @pytest.fixture
@@ -268,10 +293,35 @@ def test_stopped_service_is_started(host: Host) -> None:
 def test_reload_that_the_service_refuses_is_taken_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.run()
     before = host.content()
-    monkeypatch.setattr(verified_service, "read_metric", lambda *_: 0.0)
-    check = {"url": "http://127.0.0.1:1/metrics", "metric": "demo"}
-    message = host.fail(files={"demo.yml": "worse"}, reload_check=check)
+    monkeypatch.setattr(verified_service, "read_metric", metrics(host, "worse"))
+    message = host.fail(files={"demo.yml": "worse"}, reload_check=RELOAD_CHECK)
     assert "refused the new configuration" in message
+    assert "the service runs with them" in message
+    assert host.content() == before
+
+
+def test_earlier_failed_reload_does_not_stand_in_the_way(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+    monkeypatch.setattr(verified_service, "read_metric", metrics(host, "worse", successful=0.0))
+    result = host.run(files={"demo.yml": "better"}, reload_check=RELOAD_CHECK)
+    assert result["activated"] == {UNIT: "reload"}
+
+
+def test_new_unit_that_fails_leaves_the_old_one_running(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.run()
+    before = host.content()
+
+    def not_up(service: VerifiedService, started: list[str]) -> None:
+        if "second.service" in started:
+            raise verified_service.ActivationError("second.service does not stay up.")
+
+    monkeypatch.setattr(VerifiedService, "_wait_ready", not_up)
+    message = host.fail(
+        files={"demo.yml": "more"}, units={UNIT: "[Service]\n", "second.service": "[Service]\n"}
+    )
+    assert "the service runs with them" in message
+    assert "disable --now second.service" in host.systemd.calls
+    assert "stop demo.service" not in host.systemd.calls
     assert host.content() == before
 
 

@@ -14,3 +14,9 @@ def end_properly() -> None:
 def say(line: str = "") -> None:
     """Print a line at once."""
     print(line, flush=True)  # noqa: T201 - the command's output
+
+
+def verdict(figures: str, *, reached: bool) -> int:
+    """Print the last line, the figures with their goals, and return the exit code."""
+    say(f"{figures} -> {'reached' if reached else 'MISSED'}")
+    return 0 if reached else 1

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from bench import end_properly, say
+from bench import end_properly, say, verdict
 from bench.fleet import BenchError, Run, Site, conditions, site
 from lab import engine, image
 from lab.console import LabError, output
@@ -211,12 +211,11 @@ def main() -> int:
     changed = max(run.changed for run in again)
     requests = left + len(reached.strange)
     good = most <= MAX_TASKS and ratio <= MAX_RATIO and changed == 0 and requests == 0
-    say(
+    return verdict(
         f"tasks per role: {most} (goal: at most {MAX_TASKS}), no change / fresh: {ratio:.2f}"
-        f" (goal: at most {MAX_RATIO}), changed: {changed} (goal: 0), network requests: {requests} (goal: 0)"
-        f" -> {'reached' if good else 'MISSED'}"
+        f" (goal: at most {MAX_RATIO}), changed: {changed} (goal: 0), network requests: {requests} (goal: 0)",
+        reached=good,
     )
-    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import end_properly, say
+from bench import end_properly, say, verdict
 from bench.fleet import BenchError, conditions
 from lab import ROOT, apt, engine, image, preflight, prepare
 from lab.components import ENDPOINTS
@@ -122,11 +122,11 @@ def main() -> int:
         say(str(error))
         return 1
     good = first <= MAX_FIRST and again <= MAX_AGAIN
-    say(
+    return verdict(
         f"make lab: {first:.0f} s (goal: at most {MAX_FIRST:.0f} s), again: {again:.0f} s"
-        f" (goal: at most {MAX_AGAIN:.0f} s) -> {'reached' if good else 'MISSED'}"
+        f" (goal: at most {MAX_AGAIN:.0f} s)",
+        reached=good,
     )
-    return 0 if good else 1
 
 
 if __name__ == "__main__":

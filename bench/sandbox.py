@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from bench import end_properly, say
+from bench import end_properly, say, verdict
 from bench.fleet import BenchError, site
 from lab import ROOT, STATE, image
 from lab.console import Console, LabError, output
@@ -123,11 +123,10 @@ def main() -> int:
         say(f"not running, so not measured: {', '.join(sorted(missing))}")
     worst = max((row.exposure for row in rows), default=10.0)
     good = worst <= MAX_EXPOSURE and not missing
-    say(
-        f"exposure of the worst of {len(rows)} units: {worst:.1f} (goal: at most {MAX_EXPOSURE})"
-        f" -> {'reached' if good else 'MISSED'}"
+    return verdict(
+        f"exposure of the worst of {len(rows)} units: {worst:.1f} (goal: at most {MAX_EXPOSURE})",
+        reached=good,
     )
-    return 0 if good else 1
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import say
+from bench import say, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -172,13 +172,12 @@ def main() -> int:
     costs = ", ".join(f"{cost(hosts):.2f} ms among {hosts:,}" for hosts in SIZES)
     say(f"one host costs {costs}")
     reached = large.seconds < MAX_SECONDS and large.mib < MAX_MIB and growth < MAX_GROWTH
-    say(
+    return verdict(
         f"targets for {SIZES[-1]:,} hosts: {large.seconds:.1f} s (goal: under {MAX_SECONDS:.0f} s),"
         f" {large.mib:.0f} MiB (goal: under {MAX_MIB:.0f} MiB),"
-        f" growth {growth:.2f} (1 is linear; goal: under {MAX_GROWTH:.0f})"
-        f" -> {'reached' if reached else 'MISSED'}"
+        f" growth {growth:.2f} (1 is linear; goal: under {MAX_GROWTH:.0f})",
+        reached=reached,
     )
-    return 0 if reached else 1
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from collections import ChainMap
 from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import Fleet, FleetError
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import FleetError
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.lookup import FleetLookup
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import (
     RulesError,
     render_rules,
@@ -66,7 +66,7 @@ JOBS = "fleetwatch_jobs"
 """Variable that a rule file may use besides those of the roles: the names of the jobs that have targets."""
 
 
-class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not typed
+class LookupModule(FleetLookup):
     """Yield one dictionary of all rule files."""
 
     def run(
@@ -77,8 +77,7 @@ class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not type
     ) -> list[dict[str, str]]:
         """Return the rule files."""
         variables = variables or {}
-        self.set_options(var_options=variables, direct=kwargs)
-        fleet = Fleet.of(variables, self._loader, self.get_option("roles_path"))
+        fleet = self.fleet(variables, kwargs)
         jobs = {JOBS: [job.name for job in fleet.scrape_jobs_of(variables, self._templar)]}
         templar = self._templar.copy_with_new_env(
             available_variables=ChainMap(jobs, variables, fleet.defaults)

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import Fleet
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.lookup import FleetLookup
 
 DOCUMENTATION = """
 name: endpoints
@@ -78,7 +77,7 @@ _raw:
 """
 
 
-class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not typed
+class LookupModule(FleetLookup):
     """Yield one item for each host that serves one of the named components."""
 
     def run(
@@ -86,6 +85,5 @@ class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not type
     ) -> list[dict[str, Any]]:
         """Return the endpoints."""
         variables = variables or {}
-        self.set_options(var_options=variables, direct=kwargs)
-        fleet = Fleet.of(variables, self._loader, self.get_option("roles_path"))
+        fleet = self.fleet(variables, kwargs)
         return [endpoint.as_dict() for name in terms for endpoint in fleet.endpoints(name)]

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import Fleet
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.lookup import FleetLookup
 
 DOCUMENTATION = """
 name: listener
@@ -57,7 +56,7 @@ _raw:
 """
 
 
-class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not typed
+class LookupModule(FleetLookup):
     """Yield where the current host listens."""
 
     def run(
@@ -65,8 +64,7 @@ class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not type
     ) -> list[dict[str, str]]:
         """Return one item for each term."""
         variables = variables or {}
-        self.set_options(var_options=variables, direct=kwargs)
-        fleet = Fleet.of(variables, self._loader, self.get_option("roles_path"))
+        fleet = self.fleet(variables, kwargs)
         own = fleet.variables(variables["inventory_hostname"])
         endpoints = [fleet.endpoint(fleet.job(term), own) for term in terms]
         return [{"address": endpoint.listener, "url": endpoint.local_url} for endpoint in endpoints]

@@ -6,8 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.lookup import LookupBase
-from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import Fleet
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.lookup import FleetLookup
 
 DOCUMENTATION = """
 name: scrape_jobs
@@ -71,7 +70,7 @@ _raw:
 """
 
 
-class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not typed
+class LookupModule(FleetLookup):
     """Yield one item for each scrape job that has targets."""
 
     def run(
@@ -82,7 +81,6 @@ class LookupModule(LookupBase):  # type: ignore[misc] # ansible-core is not type
     ) -> list[dict[str, Any]]:
         """Return the jobs, sorted by name."""
         variables = variables or {}
-        self.set_options(var_options=variables, direct=kwargs)
-        fleet = Fleet.of(variables, self._loader, self.get_option("roles_path"))
+        fleet = self.fleet(variables, kwargs)
         jobs = fleet.scrape_jobs_of(variables, self._templar)
         return [{"job": job.name, "config": job.config, "file_sd": job.file_sd()} for job in jobs]

@@ -30,6 +30,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -66,6 +67,16 @@ class SettingsError(Exception):
     """The settings cannot be used; the text is one line that names the setting and the cure."""
 
 
+@dataclass(frozen=True)
+class CredentialFiles:
+    """Marks a mapping of secrets: each file of ``$CREDENTIALS_DIRECTORY`` that begins so is one of them.
+
+    ``Annotated[dict[str, SecretStr], CredentialFiles("user.")]`` holds the file ``user.anna`` as ``anna``.
+    """
+
+    prefix: str
+
+
 class _Credentials(PydanticBaseSettingsSource):
     """Secrets from the files of ``$CREDENTIALS_DIRECTORY``."""
 
@@ -74,15 +85,21 @@ class _Credentials(PydanticBaseSettingsSource):
         directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if not directory or not _is_secret(field):
             return None, field_name, False
+        if prefix := _file_prefix(field):
+            files = sorted(path.name for path in Path(directory).glob(f"{prefix}*"))
+            found = {name.removeprefix(prefix): self._read(directory, name) for name in files}
+            return {name: text for name, text in found.items() if text}, field_name, False
+        return self._read(directory, field_name), field_name, False
+
+    @staticmethod
+    def _read(directory: str, name: str) -> str | None:
         try:
-            return Path(directory, field_name).read_text(encoding="utf-8").strip(), field_name, False
+            return Path(directory, name).read_text(encoding="utf-8").strip()
         except FileNotFoundError:
-            return None, field_name, False
+            return None
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise SettingsError(
-                f'secret "{field_name}": cannot read {directory}/{field_name}: {reason}'
-            ) from None
+            raise SettingsError(f'secret "{name}": cannot read {directory}/{name}: {reason}') from None
 
     def __call__(self) -> dict[str, Any]:
         """Return all secrets found."""
@@ -252,5 +269,12 @@ def _prefix(model: type[ServiceSettings]) -> str:
     return (model.model_config.get("env_prefix") or "").upper()
 
 
+def _file_prefix(field: FieldInfo) -> str | None:
+    """Return how the files of a mapping of secrets begin; ``None`` for any other field."""
+    return next((mark.prefix for mark in field.metadata if isinstance(mark, CredentialFiles)), None)
+
+
 def _is_secret(field: FieldInfo) -> bool:
+    if _file_prefix(field):
+        return True
     return field.annotation is SecretStr or SecretStr in getattr(field.annotation, "__args__", ())

@@ -1,25 +1,41 @@
-"""The dispatcher's settings: those of the receiver, and the secrets of the channels."""
+"""The dispatcher's settings: the shared file, and the secrets of the channels."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
-from fleetwatch.receiver.settings import AlertReceiverSettings
+from fleetwatch.alerting.settings import AlertingSettings
+from fleetwatch.common.settings import CredentialFiles
 
-
-def _header_value(secret: SecretStr) -> SecretStr:
-    """Refuse what an HTTP header cannot carry; http.client would quote the key in its error."""
-    if not re.fullmatch(r"[!-~]+", secret.get_secret_value()):
-        raise ValueError("not one word of printable ASCII characters")
-    return secret
+_FREE_TEXT = frozenset({"password"})  # secrets that may hold anything; the others stand in HTTP headers
 
 
-class DispatcherSettings(AlertReceiverSettings):
-    """The shared settings file, plus the secrets from ``$CREDENTIALS_DIRECTORY``."""
+class DispatcherSettings(AlertingSettings):
+    """The shared settings file, plus the channels' secrets from ``$CREDENTIALS_DIRECTORY``."""
 
-    sendgrid_api_key: Annotated[SecretStr, AfterValidator(_header_value)] = Field(
-        description="SendGrid's API key"
+    channel_secrets: Annotated[dict[str, SecretStr], CredentialFiles("channel.")] = Field(
+        default_factory=dict, description="Secrets of the channels, as <channel>.<secret>"
     )
+
+    def secret(self, channel: str, name: str) -> str | None:
+        """Return a channel's secret, or ``None`` when it was not given."""
+        found = self.channel_secrets.get(f"{channel}.{name}")
+        return found.get_secret_value() if found else None
+
+    @model_validator(mode="after")
+    def _channels_have_their_secrets(self) -> DispatcherSettings:
+        for channel in self.channels:
+            for name, meaning in channel.SECRETS.items():
+                value = self.secret(channel.name, name)
+                file = f"channel.{channel.name}.{name}"
+                if value is None and name in channel.required_secrets():
+                    raise ValueError(
+                        f'secret "{file}" is missing ({meaning}): put it into $CREDENTIALS_DIRECTORY/{file}'
+                    )
+                # http.client would quote a value that a header cannot carry in its error.
+                if value is not None and name not in _FREE_TEXT and not re.fullmatch(r"[!-~]+", value):
+                    raise ValueError(f'secret "{file}" is not one word of printable ASCII characters')
+        return self

@@ -1,23 +1,40 @@
-"""The tables."""
+"""The tables. A change here needs a migration in ``migrations/versions``."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, ForeignKey, Index, String, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-
-SCHEMA_VERSION = 1
-"""Raised with each change of the tables; a program refuses a database of a newer version."""
 
 
 class Status(StrEnum):
-    """The state of an incident, and the transition a notification tells of."""
+    """The state of an incident."""
 
     FIRING = "firing"
     RESOLVED = "resolved"
+
+
+class Transition(StrEnum):
+    """What a notification tells of."""
+
+    FIRING = "firing"
+    RESOLVED = "resolved"
+    REMINDER = "reminder"
+    ESCALATION = "escalation"
 
 
 class State(StrEnum):
@@ -26,6 +43,24 @@ class State(StrEnum):
     QUEUED = "queued"
     SENT = "sent"
     PARKED = "parked"
+    """Given up: a dead letter, until somebody queues it again."""
+    CANCELLED = "cancelled"
+    """A reminder or escalation that was no longer needed."""
+
+
+class EventKind(StrEnum):
+    """What a timeline holds beside firing, resolving and what was sent, which other tables know."""
+
+    ACKNOWLEDGED = "acknowledged"
+    NOTE = "note"
+    RESOLVED = "resolved"
+    """Resolved otherwise than by Alertmanager's message: by hand, or because no Alertmanager knows it."""
+    REOPENED = "reopened"
+    RETRIED = "retried"
+    PARKED = "parked"
+    REQUEUED = "requeued"
+    SILENCED = "silenced"
+    UNSILENCED = "unsilenced"
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -48,26 +83,40 @@ class UtcDateTime(TypeDecorator[datetime]):
 class Base(DeclarativeBase):
     """Base of all tables."""
 
-    type_annotation_map = {datetime: UtcDateTime, dict[str, str]: JSON}  # noqa: RUF012 - SQLAlchemy's interface
+    metadata = MetaData(
+        naming_convention={  # so that a migration can name a constraint on both databases
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's interface
+        datetime: UtcDateTime,
+        dict[str, str]: JSON().with_variant(JSONB, "postgresql"),
+        str: Text,
+    }
 
 
-class SchemaVersion(Base):
-    """One row: the version of the tables, and when the readiness check last wrote here."""
+class Heartbeat(Base):
+    """One row, which the readiness check writes to see whether the database takes it."""
 
-    __tablename__ = "schema_version"
+    __tablename__ = "heartbeat"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    version: Mapped[int]
-    checked_at: Mapped[datetime | None]
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    beat_at: Mapped[datetime]
 
 
 class Incident(Base):
-    """One occurrence of an alert."""
+    """One occurrence of an alert, known by (fingerprint, starts_at)."""
 
     __tablename__ = "incidents"
     __table_args__ = (
         UniqueConstraint("fingerprint", "starts_at"),
-        Index("ix_incidents_status_severity", "status", "severity"),
+        Index(None, "status", "severity"),
+        Index(None, "resolved_received_at"),  # retention
+        # An id stands in links of messages, so it is never given to another incident.
+        {"sqlite_autoincrement": True},
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -81,37 +130,30 @@ class Incident(Base):
     annotations: Mapped[dict[str, str]]
     generator_url: Mapped[str]
     external_url: Mapped[str]
+    """Alertmanager's own URL; empty for an alert that was posted by hand."""
     receiver: Mapped[str]
+    """Alertmanager's receiver name."""
     received_at: Mapped[datetime]
     """When the first report of this occurrence was committed."""
     ends_at: Mapped[datetime | None]
     """When the alert was over, as Alertmanager says."""
     resolved_received_at: Mapped[datetime | None]
     """When the resolve was committed."""
+    resolved_by: Mapped[str | None]
+    """``None`` for Alertmanager's message, ``reconciliation``, or the name of who resolved it by hand."""
+    acknowledged_at: Mapped[datetime | None]
+    acknowledged_by: Mapped[str | None]
+    silenced: Mapped[str | None]
+    """``silenced`` or ``inhibited`` while Alertmanager says so; reminders and escalations wait."""
+    missing_since: Mapped[datetime | None]
+    """Since when no Alertmanager has known the alert, ``None`` while one does."""
+    reopened: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How often the occurrence fired again after its end was told."""
 
     notifications: Mapped[list[Notification]] = relationship(
-        back_populates="incident", order_by="Notification.id"
+        back_populates="incident", order_by="Notification.id", passive_deletes=True
     )
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the incident as the API shows it."""
-        return {
-            "id": self.id,
-            "fingerprint": self.fingerprint,
-            "status": self.status,
-            "severity": self.severity,
-            "summary": self.summary,
-            "labels": self.labels,
-            "annotations": self.annotations,
-            "receiver": self.receiver,
-            "generator_url": self.generator_url,
-            "external_url": self.external_url,
-            "fired_at": iso(self.starts_at),
-            "received_at": iso(self.received_at),
-            "resolved_at": iso(self.ends_at),
-            "resolved_received_at": iso(self.resolved_received_at),
-            "notifications": [notification.to_json() for notification in self.notifications],
-        }
+    events: Mapped[list[Event]] = relationship(order_by="Event.id", passive_deletes=True)
 
 
 class Notification(Base):
@@ -119,18 +161,26 @@ class Notification(Base):
 
     __tablename__ = "notifications"
     __table_args__ = (
-        UniqueConstraint("incident_id", "transition", "channel"),
-        Index("ix_notifications_state_due", "state", "due_at"),
+        UniqueConstraint("incident_id", "channel", "transition", "sequence", "episode"),
+        Index(None, "state", "channel", "due_at"),
+        Index(None, "channel", "queued_at"),  # how many came of late
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    incident_id: Mapped[int] = mapped_column(ForeignKey("incidents.id"))
+    incident_id: Mapped[int] = mapped_column(ForeignKey("incidents.id", ondelete="CASCADE"))
     transition: Mapped[str] = mapped_column(String(16))
+    sequence: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Number of the reminder or escalation step, from 0."""
+    episode: Mapped[int] = mapped_column(default=0, server_default="0")
+    """``Incident.reopened`` at the time, since a reopened incident is told anew."""
     channel: Mapped[str] = mapped_column(String(32))
+    route: Mapped[str] = mapped_column(String(32), default="", server_default="")
     state: Mapped[str] = mapped_column(String(16), default=State.QUEUED)
     attempts: Mapped[int] = mapped_column(default=0)
     """Attempts begun, including one whose dispatcher died."""
     queued_at: Mapped[datetime]
+    wanted_at: Mapped[datetime]
+    """When it was first to go out: later than ``queued_at`` for reminders and in quiet hours."""
     due_at: Mapped[datetime]
     """Not to be attempted before this time."""
     claimed_by: Mapped[str | None] = mapped_column(String(64))
@@ -140,27 +190,22 @@ class Notification(Base):
     last_error: Mapped[str | None]
     provider_id: Mapped[str | None]
     """What the provider calls the message."""
+    traceparent: Mapped[str | None] = mapped_column(String(64))
+    """W3C trace context of the request that caused it."""
 
     incident: Mapped[Incident] = relationship(back_populates="notifications")
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the notification as the API shows it."""
-        return {
-            "id": self.id,
-            "transition": self.transition,
-            "channel": self.channel,
-            "state": self.state,
-            "attempts": self.attempts,
-            "queued_at": iso(self.queued_at),
-            "next_attempt_at": iso(self.due_at) if self.state == State.QUEUED else None,
-            "sent_at": iso(self.sent_at),
-            "last_error": self.last_error,
-            "provider_id": self.provider_id,
-        }
 
+class Event(Base):
+    """One entry of an incident's timeline."""
 
-def iso(time: datetime | None) -> str | None:
-    """Return a time as ISO 8601 in UTC with milliseconds, e.g. ``2026-01-02T03:04:05.678Z``."""
-    if time is None:
-        return None
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    __tablename__ = "events"
+    __table_args__ = (Index(None, "incident_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    incident_id: Mapped[int] = mapped_column(ForeignKey("incidents.id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    kind: Mapped[str] = mapped_column(String(16))
+    author: Mapped[str | None]
+    """Who did it, ``None`` for the program."""
+    text: Mapped[str]

@@ -1,13 +1,15 @@
 """Channels: one module for each way to deliver a notification.
 
-A channel has a ``send`` that either delivers and returns, or raises ``DeliveryError``. It neither retries
-nor waits: when to try again is decided in one place, ``fleetwatch.dispatcher.retry``.
+A channel names the templates it needs and has a ``send`` that either delivers and returns, or raises
+``DeliveryError``. It neither retries nor waits: when to try again is decided in one place,
+``fleetwatch.dispatcher.retry``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from fleetwatch.dispatcher.settings import DispatcherSettings
@@ -15,13 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Message:
-    """A rendered notification."""
+    """A rendered notification, or several in one."""
 
     key: str
-    """Names the transition, the same in each attempt, so that a repeated delivery can be recognised."""
-    subject: str
-    text: str
-    html: str
+    """Names what is told, the same in each attempt, so that a repeated delivery can be recognised."""
+    parts: Mapping[str, str]
+    """Template name to rendered text, for each template that the channel asked for."""
+    traceparent: str | None = None
+    """W3C trace context to hand on, if there is one."""
 
 
 class DeliveryError(Exception):
@@ -41,12 +44,23 @@ class DeliveryError(Exception):
 class Channel(Protocol):
     """A way to deliver."""
 
+    templates: ClassVar[tuple[str, ...]]
+    """The templates it needs, such as ``mail.html``; the files are named so with ``.j2`` at the end."""
+
     def send(self, message: Message) -> str | None:
-        """Deliver; return what the provider calls the message, if anything. Raise DeliveryError."""
+        """Deliver; return what the provider calls the message, if anything. Raise DeliveryError.
+
+        Called from several threads at once.
+        """
 
 
 def build(settings: DispatcherSettings) -> dict[str, Channel]:
-    """Return all channels that the settings configure, by the name that stands in the outbox."""
-    from fleetwatch.dispatcher.channels.sendgrid import SendGrid  # noqa: PLC0415 - it imports this module
+    """Return all channels that the settings configure, by their names."""
+    # Imported here, since these modules import this one, and so that only what is used costs memory.
+    from fleetwatch.dispatcher.channels.sendgrid import SendGrid  # noqa: PLC0415
 
-    return {"sendgrid": SendGrid(settings)}
+    return {
+        channel.name: SendGrid(channel, settings.secret(channel.name, "api_key") or "")
+        for channel in settings.channels
+        if channel.type == "sendgrid"
+    }

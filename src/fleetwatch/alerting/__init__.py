@@ -1,0 +1,1 @@
+"""What receiver and dispatcher agree on: their settings, the channels, and which alert goes where."""

@@ -1,18 +1,22 @@
-"""Incidents: taking alerts in, and finding them again."""
+"""Incidents: taking alerts in, closing and reopening."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session, selectinload
+from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy.orm import Session
 
+from fleetwatch.alerting.routes import Planned, Router
 from fleetwatch.store.database import Database
-from fleetwatch.store.models import Incident, Notification, Status
+from fleetwatch.store.models import Event, EventKind, Incident, Notification, State, Status, Transition
 
 _MAX_SEVERITY = 32
+_CHUNK = 500  # values in one IN list
+_FOLLOW_UPS = (Transition.REMINDER, Transition.ESCALATION)
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,7 @@ class AlertEvent:
     generator_url: str = ""
     external_url: str = ""
     receiver: str = ""
-    silent: bool = False
-    """Recorded, but announced on no channel."""
+    traceparent: str | None = None
 
     @property
     def severity(self) -> str:
@@ -61,39 +64,19 @@ class Accepted:
 
 
 class Incidents(Database):
-    """The part of the store that keeps incidents."""
+    """The part of the store that takes alerts in."""
 
-    def accept(self, events: Iterable[AlertEvent], channels: Sequence[str]) -> Accepted:
-        """Commit a batch of events, and for what is new in it (and not silent) a notification per channel.
+    def accept(self, batches: Sequence[Sequence[AlertEvent]], router: Router) -> list[Accepted]:
+        """Commit several batches at once, and for what is new in them the messages that the routes ask for.
 
-        All or nothing: raises SQLAlchemyError when the batch is not on disk.
+        All or nothing: raises SQLAlchemyError when they are not on disk. Returns what became of each batch.
         """
-        result = Accepted()
         with self.write() as session:
-            now = datetime.now(UTC)
-            for alert in events:
-                _accept_one(session, alert, channels, now, result)
-        return result
-
-    def incidents(
-        self, status: Status | None = None, labels: Mapping[str, str] | None = None, limit: int = 100
-    ) -> list[Incident]:
-        """Return incidents with their notifications, the newest first.
-
-        labels: only incidents with all these label values.
-        """
-        query = (
-            select(Incident)
-            .options(selectinload(Incident.notifications))
-            .order_by(Incident.id.desc())
-            .limit(limit)
-        )
-        if status:
-            query = query.where(Incident.status == status)
-        for name, value in (labels or {}).items():
-            query = query.where(Incident.labels[name].as_string() == value)
-        with self.read() as session:
-            return list(session.scalars(query))
+            changes = _Changes(session, router, datetime.now(UTC))
+            changes.load(event for batch in batches for event in batch)
+            results = [changes.apply(batch) for batch in batches]
+            changes.flush()
+        return results
 
     def open_by_severity(self) -> dict[str, int]:
         """Return how many incidents are firing, by severity."""
@@ -106,53 +89,315 @@ class Incidents(Database):
             return {row[0]: row[1] for row in session.execute(query)}
 
 
-def _accept_one(
-    session: Session, alert: AlertEvent, channels: Sequence[str], now: datetime, result: Accepted
-) -> None:
-    incident = _find(session, alert)
-    if incident is None:
-        incident = Incident(
-            fingerprint=alert.fingerprint,
-            starts_at=alert.starts_at or alert.ends_at or now,
-            status=alert.status,
-            severity=alert.severity,
-            summary=alert.summary,
-            labels=alert.labels,
-            annotations=alert.annotations,
-            generator_url=alert.generator_url,
-            external_url=alert.external_url,
-            receiver=alert.receiver,
-            received_at=now,
+@dataclass(slots=True)
+class _Known:
+    """An incident as the changes under way see it."""
+
+    fingerprint: str
+    starts_at: datetime
+    status: str
+    id: int | None = None
+    """``None`` until it is inserted."""
+    values: dict[str, Any] = field(default_factory=dict)
+    """The row to be inserted, for a new one."""
+    queued: list[dict[str, Any]] = field(default_factory=list)
+    """The notifications to be inserted with it."""
+
+
+class _Changes:
+    """The changes of one transaction: read all that is needed, decide in memory, write all at once.
+
+    Statements cost far more than rows, so their number does not depend on that of the alerts.
+    """
+
+    def __init__(self, session: Session, router: Router, now: datetime) -> None:
+        self._session = session
+        self._router = router
+        self._now = now
+        self._known: dict[tuple[str, datetime], _Known] = {}
+        self._new: list[_Known] = []
+        self._closed: list[tuple[_Known, AlertEvent]] = []
+
+    def load(self, events: Iterable[AlertEvent]) -> None:
+        """Read the incidents that the events may be about."""
+        starts: dict[str, set[datetime]] = {}
+        untimed: set[str] = set()
+        for event in events:
+            if event.starts_at is None:
+                untimed.add(event.fingerprint)
+            else:
+                starts.setdefault(event.fingerprint, set()).add(event.starts_at)
+        columns = select(Incident.fingerprint, Incident.starts_at, Incident.status, Incident.id)
+        for part in _chunks(list(starts)):
+            moments = {moment for fingerprint in part for moment in starts[fingerprint]}
+            query = columns.where(Incident.fingerprint.in_(part))
+            if len(moments) <= _CHUNK:
+                query = query.where(Incident.starts_at.in_(moments))
+            self._remember(query)
+        for part in _chunks(sorted(untimed)):
+            self._remember(columns.where(Incident.fingerprint.in_(part)))
+
+    def _remember(self, query: Any) -> None:
+        for row in self._session.execute(query):
+            self._known.setdefault((row[0], row[1]), _Known(*row))
+
+    def apply(self, batch: Iterable[AlertEvent]) -> Accepted:
+        """Decide what each event changes."""
+        result = Accepted()
+        for event in batch:
+            known = self._find(event)
+            if known is None:
+                self._open(event)
+            elif event.status is Status.RESOLVED and known.status == Status.FIRING:
+                self._close(known, event)
+            else:
+                # A repeat, another Alertmanager's copy, or a firing report that its own resolve has
+                # overtaken. One that really fires again is seen by the reconciliation.
+                result.duplicates += 1
+                continue
+            if event.status is Status.RESOLVED:
+                result.resolved += 1
+            else:
+                result.fired += 1
+        return result
+
+    def _find(self, event: AlertEvent) -> _Known | None:
+        if event.starts_at is not None:
+            return self._known.get((event.fingerprint, event.starts_at))
+        # Posted by hand without a time. It means the occurrence that is open now. When none is open, a
+        # resolve can only be the repeat of the last one, while a firing alert is a new occurrence.
+        all_known = [known for known in self._known.values() if known.fingerprint == event.fingerprint]
+        found = [known for known in all_known if known.status == Status.FIRING]
+        if not found and event.status is Status.RESOLVED:
+            found = all_known
+        return max(found, key=lambda known: known.starts_at, default=None)
+
+    def _open(self, event: AlertEvent) -> None:
+        starts_at = event.starts_at or event.ends_at or self._now
+        resolved = event.status is Status.RESOLVED
+        severity = event.severity
+        known = _Known(event.fingerprint, starts_at, event.status)
+        known.values = {
+            "fingerprint": event.fingerprint,
+            "starts_at": starts_at,
+            "status": event.status.value,
+            "severity": severity,
+            "summary": event.summary,
+            "labels": event.labels,
+            "annotations": event.annotations,
+            "generator_url": event.generator_url,
+            "external_url": event.external_url,
+            "receiver": event.receiver,
+            "received_at": self._now,
+            "ends_at": (event.ends_at or self._now) if resolved else None,
+            "resolved_received_at": self._now if resolved else None,
+            "reopened": 0,
+        }
+        plan = self._router.resolved if resolved else self._router.firing
+        known.queued = [
+            _row(planned, self._now, event.traceparent)
+            for planned in plan(event.receiver, event.labels, severity, self._now)
+        ]
+        self._known[event.fingerprint, starts_at] = known
+        self._new.append(known)
+
+    def _close(self, known: _Known, event: AlertEvent) -> None:
+        known.status = Status.RESOLVED
+        if known.id is not None:
+            self._closed.append((known, event))
+            return
+        # It fired in this very transaction.
+        known.values |= {
+            "status": Status.RESOLVED.value,
+            "ends_at": event.ends_at or self._now,
+            "resolved_received_at": self._now,
+        }
+        told = [row for row in known.queued if row["transition"] == Transition.FIRING]
+        known.queued = told + [
+            _row(planned, self._now, event.traceparent)
+            for planned in _ends(
+                ((row["channel"], row["route"]) for row in told),
+                self._router,
+                known.values["severity"],
+                self._now,
+            )
+        ]
+
+    def flush(self) -> None:
+        """Write."""
+        if self._new:
+            ids = self._session.execute(
+                insert(Incident).returning(Incident.id, sort_by_parameter_order=True),
+                [known.values for known in self._new],
+            ).scalars()
+            for known, number in zip(self._new, ids, strict=True):
+                known.id = number
+                for row in known.queued:
+                    row["incident_id"] = number
+            rows = [row for known in self._new for row in known.queued]
+            if rows:
+                self._session.execute(insert(Notification), rows)
+        if self._closed:
+            _close(
+                self._session,
+                {known.id: event.ends_at for known, event in self._closed if known.id is not None},
+                self._router,
+                self._now,
+                traceparents={known.id: event.traceparent for known, event in self._closed},
+            )
+
+
+def close_incidents(  # noqa: PLR0913 - who, why and when
+    session: Session,
+    incidents: Iterable[int],
+    router: Router,
+    now: datetime,
+    *,
+    author: str | None,
+    note: str = "",
+) -> int:
+    """Resolve firing incidents without a message of Alertmanager; return how many were still firing.
+
+    session: of ``Database.write()``.
+    incidents: their ids.
+    author: who resolved them by hand, ``None`` for the reconciliation.
+    note: the reason, for the timeline.
+    """
+    query = select(Incident.id).where(Incident.status == Status.FIRING)
+    ids = [
+        number
+        for part in _chunks(list(incidents))
+        for number in session.scalars(query.where(Incident.id.in_(part)))
+    ]
+    _close(session, dict.fromkeys(ids), router, now, resolved_by=author or "reconciliation")
+    if ids:
+        session.execute(
+            insert(Event),
+            [
+                {"incident_id": number, "at": now, "kind": EventKind.RESOLVED, "author": author, "text": note}
+                for number in ids
+            ],
         )
-        session.add(incident)
-    elif alert.status is Status.RESOLVED and incident.status == Status.FIRING:
-        incident.status = Status.RESOLVED
-    else:
-        # A repeat, another Alertmanager's copy, or a firing report that its own resolve has overtaken.
-        result.duplicates += 1
-        return
-    if alert.status is Status.RESOLVED:
-        incident.ends_at = alert.ends_at or now
-        incident.resolved_received_at = now
-        result.resolved += 1
-    else:
-        result.fired += 1
-    session.add_all(
-        Notification(incident=incident, transition=alert.status, channel=channel, queued_at=now, due_at=now)
-        for channel in channels
-        if not alert.silent
+    return len(ids)
+
+
+def reopen_incident(session: Session, incident: Incident, router: Router, now: datetime) -> None:
+    """Let a resolved incident fire again, and tell so anew.
+
+    session: of ``Database.write()``, which the incident belongs to.
+    """
+    was_over = incident.ends_at.isoformat(timespec="seconds") if incident.ends_at else "?"
+    incident.status = Status.FIRING
+    incident.reopened += 1
+    incident.ends_at = incident.resolved_received_at = incident.resolved_by = None
+    incident.acknowledged_at = incident.acknowledged_by = incident.missing_since = None
+    session.add(
+        Event(
+            incident_id=incident.id,
+            at=now,
+            kind=EventKind.REOPENED,
+            text=f"It fires again; its end at {was_over} had been told.",
+        )
     )
+    planned = router.firing(incident.receiver, incident.labels, incident.severity, now)
+    rows = [
+        _row(each, now, None) | {"incident_id": incident.id, "episode": incident.reopened} for each in planned
+    ]
+    if rows:
+        session.execute(insert(Notification), rows)
 
 
-def _find(session: Session, alert: AlertEvent) -> Incident | None:
-    """Return the incident that the event is about, if it is known."""
-    query = select(Incident).where(Incident.fingerprint == alert.fingerprint)
-    if alert.starts_at is not None:
-        return session.scalars(query.where(Incident.starts_at == alert.starts_at)).first()
-    # Posted by hand without a time. It means the occurrence that is open now. When none is open, a
-    # resolve can only be the repeat of the last one, while a firing alert is a new occurrence.
-    latest = query.order_by(Incident.starts_at.desc())
-    incident = session.scalars(latest.where(Incident.status == Status.FIRING)).first()
-    if incident is None and alert.status is Status.RESOLVED:
-        incident = session.scalars(latest).first()
-    return incident
+def cancel_follow_ups(session: Session, incidents: Sequence[int]) -> None:
+    """Drop the reminders and escalations of incidents that no dispatcher has in hand."""
+    for part in _chunks(list(incidents)):
+        session.execute(
+            update(Notification)
+            .where(
+                Notification.incident_id.in_(part),
+                Notification.transition.in_(_FOLLOW_UPS),
+                Notification.state == State.QUEUED,
+                Notification.claimed_by.is_(None),
+            )
+            .values(state=State.CANCELLED.value)
+        )
+
+
+def _close(  # noqa: PLR0913 - one statement of what is closed
+    session: Session,
+    ends: dict[int, datetime | None],
+    router: Router,
+    now: datetime,
+    *,
+    resolved_by: str | None = None,
+    traceparents: dict[int | None, str | None] | None = None,
+) -> None:
+    """Mark incidents resolved, cancel what was to follow, and queue the end for whoever was told."""
+    if not ends:
+        return
+    session.connection().execute(
+        update(Incident)
+        .where(Incident.id == bindparam("number"))
+        .values(
+            status=Status.RESOLVED.value,
+            ends_at=bindparam("ended"),
+            resolved_received_at=now,
+            resolved_by=resolved_by,
+            missing_since=None,
+        ),
+        [{"number": number, "ended": ended or now} for number, ended in ends.items()],
+    )
+    cancel_follow_ups(session, list(ends))
+    # Who was told: also by an escalation that is under way, or may have been before it failed.
+    query = select(
+        Notification.incident_id,
+        Notification.channel,
+        Notification.route,
+        Incident.severity,
+        Incident.reopened,
+    ).join(Incident)
+    query = query.where(
+        Notification.episode == Incident.reopened,
+        Notification.transition != Transition.RESOLVED,
+        (Notification.state != State.CANCELLED) | (Notification.attempts > 0),
+    ).order_by(Notification.id)
+    told: dict[int, list[Any]] = {}
+    for part in _chunks(list(ends)):
+        for row in session.execute(query.where(Notification.incident_id.in_(part))):
+            told.setdefault(row.incident_id, []).append(row)
+    rows = [
+        _row(planned, now, (traceparents or {}).get(number))
+        | {"incident_id": number, "episode": found[0].reopened}
+        for number, found in told.items()
+        for planned in _ends(((row.channel, row.route) for row in found), router, found[0].severity, now)
+    ]
+    if rows:
+        session.execute(insert(Notification), rows)
+
+
+def _ends(told: Iterable[tuple[str, str]], router: Router, severity: str, now: datetime) -> Iterable[Planned]:
+    """Return the messages of an end, one for each channel that was told of the beginning."""
+    for channel, name in dict(told).items():
+        route = router.route(name)
+        if route is None or route.send_resolved:
+            due = route.due(severity, now) if route else now
+            yield Planned(Transition.RESOLVED, channel, name, due)
+
+
+def _row(planned: Planned, now: datetime, traceparent: str | None) -> dict[str, Any]:
+    return {
+        "transition": str(planned.transition),
+        "sequence": planned.sequence,
+        "episode": 0,
+        "channel": planned.channel,
+        "route": planned.route,
+        "state": State.QUEUED.value,
+        "attempts": 0,
+        "queued_at": now,
+        "wanted_at": planned.due_at,
+        "due_at": planned.due_at,
+        "traceparent": traceparent,
+    }
+
+
+def _chunks(values: list[Any]) -> Iterable[list[Any]]:
+    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))

@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import logging
 import logging.config
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter as _JsonFormatter
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+"""The id of the request at hand; each event that is logged meanwhile carries it."""
 
 
 class JsonFormatter(_JsonFormatter):
@@ -45,6 +49,8 @@ class JsonFormatter(_JsonFormatter):
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         log_data["time"] = time.replace("+00:00", "Z")
         super().add_fields(log_data, record, message_dict)
+        if request := request_id.get():
+            log_data["request_id"] = request
 
 
 def config(service: str, level: str = "INFO") -> dict[str, Any]:

@@ -49,6 +49,12 @@ class Metrics:
             registry=registry,
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
         )
+        self.group_requests = Histogram(
+            "alert_receiver_commit_group_requests",
+            "Requests committed together in one transaction",
+            registry=registry,
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+        )
         for status in ("firing", "resolved"):
             self.accepted.labels(status)
         for reason in REFUSALS:

@@ -15,9 +15,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from fleetwatch.store import AlertEvent, Status
 
-SILENT_RECEIVER = "fleetwatch-verify"
-"""Alertmanager's receiver for test alerts, which are recorded and announced to nobody."""
-
 _ZERO_YEAR = 1  # Go's zero time is in the year 1: "not set"
 
 
@@ -90,8 +87,11 @@ class _Alert(BaseModel):
     fingerprint: Text = Field("", max_length=128)
 
 
-def parse(body: bytes, max_alerts: int) -> Batch:
-    """Return the alerts of a request's body; raise WebhookError when nothing in it can be used."""
+def parse(body: bytes, max_alerts: int, traceparent: str | None = None) -> Batch:
+    """Return the alerts of a request's body; raise WebhookError when nothing in it can be used.
+
+    traceparent: W3C trace context that the messages will belong to.
+    """
     try:
         payload = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -114,7 +114,7 @@ def parse(body: bytes, max_alerts: int) -> Batch:
     batch = Batch()
     for index, alert in enumerate(alerts):
         try:
-            batch.events.append(_event(alert, payload))
+            batch.events.append(_event(alert, payload, traceparent))
         except ValidationError as error:
             batch.refused.append(Refused(index, _explain(error)))
         except (ValueError, OverflowError) as error:
@@ -125,7 +125,7 @@ def parse(body: bytes, max_alerts: int) -> Batch:
     return batch
 
 
-def _event(raw: object, payload: dict[str, Any]) -> AlertEvent:
+def _event(raw: object, payload: dict[str, Any], traceparent: str | None) -> AlertEvent:
     if not isinstance(raw, dict):
         raise ValueError("an alert must be a JSON object")  # noqa: TRY004 - the data is wrong, not the program
     group_status = payload.get("status") or Status.FIRING
@@ -143,7 +143,7 @@ def _event(raw: object, payload: dict[str, Any]) -> AlertEvent:
         generator_url=alert.generator_url,
         external_url=_text(payload.get("externalURL")),
         receiver=receiver,
-        silent=receiver == SILENT_RECEIVER,
+        traceparent=traceparent,
     )
 
 

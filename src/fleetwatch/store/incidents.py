@@ -225,18 +225,20 @@ class _Changes:
 
     def flush(self) -> None:
         """Write."""
+        connection = self._session.connection()
         if self._new:
-            ids = self._session.execute(
-                insert(Incident).returning(Incident.id, sort_by_parameter_order=True),
+            # No order is asked for, so that many rows go into one statement.
+            inserted = connection.execute(
+                insert(Incident).returning(Incident.id, Incident.fingerprint, Incident.starts_at),
                 [known.values for known in self._new],
-            ).scalars()
-            for known, number in zip(self._new, ids, strict=True):
+            )
+            for number, fingerprint, starts_at in inserted:
+                known = self._known[fingerprint, starts_at]
                 known.id = number
                 for row in known.queued:
                     row["incident_id"] = number
-            rows = [row for known in self._new for row in known.queued]
-            if rows:
-                self._session.execute(insert(Notification), rows)
+            if rows := [row for known in self._new for row in known.queued]:
+                connection.execute(insert(Notification), rows)
         if self._closed:
             _close(
                 self._session,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -69,9 +71,13 @@ class UtcDateTime(TypeDecorator[datetime]):
     impl = DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
-        """Convert to UTC."""
-        return value.astimezone(UTC) if value else None
+    def bind_processor(self, dialect: Dialect) -> Callable[[datetime | None], Any]:
+        """Convert to UTC; for SQLite to SQLAlchemy's own text form, several times faster than it does."""
+        if dialect.name == "sqlite":
+            return lambda time: (
+                time and time.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
+            )
+        return lambda time: time and time.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002 - the signature is SQLAlchemy's
         """Make the value aware again; SQLite keeps no time zone."""
@@ -161,7 +167,10 @@ class Notification(Base):
 
     __tablename__ = "notifications"
     __table_args__ = (
-        UniqueConstraint("incident_id", "channel", "transition", "sequence", "episode"),
+        # Named by hand: the convention's name is too long for PostgreSQL.
+        UniqueConstraint(
+            "incident_id", "channel", "transition", "sequence", "episode", name="uq_notifications_once"
+        ),
         Index(None, "state", "channel", "due_at"),
         Index(None, "channel", "queued_at"),  # how many came of late
     )

@@ -46,12 +46,13 @@ lint: venv ## Check style and types
 	ruff format --check .
 	mypy lab plugins src tests bench docs molecule
 
-.PHONY: bench-converge bench-targets bench-lab bench-sandbox
+.PHONY: bench-converge bench-targets bench-lab bench-sandbox bench-receiver
 bench-converge: ## Measure runs of site.yml: tasks, time, changes
 bench-targets: ## Measure the scrape targets of 10,000 hosts: time and memory
 bench-lab: ## Measure make lab in a fresh clone, first and second time
 bench-sandbox: ## Measure the sandboxes of all units in the lab
-bench-converge bench-targets bench-lab bench-sandbox: venv
+bench-receiver: ## Measure the alert receiver: durable posts a second, latency, memory
+bench-converge bench-targets bench-lab bench-sandbox bench-receiver: venv
 	@$(VENV)/python -m bench.$(@:bench-%=%)
 
 .PHONY: docs

@@ -70,11 +70,9 @@ def mailbox(tmp_path: Path) -> Iterator[MailboxServer]:
 
 
 @pytest.fixture
-def post(tmp_path: Path, mailbox: MailboxServer) -> Iterator[Post]:
-    url = f"sqlite:///{tmp_path}/alerts.db"
-    store = Store(url)
+def post(database: str, store: Store, mailbox: MailboxServer) -> Post:
     settings = {
-        "database_url": url,
+        "database_url": database,
         "sender": "fleetwatch@example.org",
         "recipients": ["ops@example.org", "boss@example.org"],
         "links": {"Wiki": "https://wiki.example.org"},
@@ -84,5 +82,4 @@ def post(tmp_path: Path, mailbox: MailboxServer) -> Iterator[Post]:
         "retry_base": 0.05,
         "retry_max": 0.2,
     }
-    yield Post(store, settings)
-    store.close()
+    return Post(store, settings)

@@ -5,7 +5,7 @@ An *incident* is one occurrence of an alert, known by (fingerprint, starts_at). 
 same transaction as the alert itself, so an alert that was accepted cannot lose its message.
 """
 
-from fleetwatch.store.database import SchemaTooNewError
+from fleetwatch.store.database import SchemaError, SchemaTooNewError
 from fleetwatch.store.incidents import Accepted, AlertEvent, Incidents
 from fleetwatch.store.models import Incident, Notification, State, Status
 from fleetwatch.store.outbox import Outbox, OutboxDepth
@@ -16,6 +16,7 @@ __all__ = [
     "Incident",
     "Notification",
     "OutboxDepth",
+    "SchemaError",
     "SchemaTooNewError",
     "State",
     "Status",

@@ -9,6 +9,7 @@ from fleetwatch.store.database import SchemaError, SchemaTooNewError
 from fleetwatch.store.incidents import Accepted, AlertEvent, Incidents
 from fleetwatch.store.models import Incident, Notification, State, Status
 from fleetwatch.store.outbox import Outbox, OutboxDepth
+from fleetwatch.store.reconciliation import Reconciliation
 
 __all__ = [
     "Accepted",
@@ -24,5 +25,5 @@ __all__ = [
 ]
 
 
-class Store(Incidents, Outbox):
+class Store(Incidents, Outbox, Reconciliation):
     """Incidents and outbox in one database."""

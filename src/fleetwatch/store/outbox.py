@@ -6,7 +6,7 @@ are taken up again. Each result is written only by the one who still holds the c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -160,6 +160,29 @@ class Outbox(Database):
         with self.work() as session:
             return _finish(session, rows, attempts=Notification.attempts - 1)
 
+    def park_strays(self, channels: Collection[str], grace: float) -> int:
+        """Set aside what no dispatcher would ever claim; return how many notifications that were.
+
+        channels: those that there are.
+        grace: seconds for which a notification may wait for a dispatcher with newer settings.
+        """
+        before = datetime.now(UTC) - timedelta(seconds=grace)
+        stray = select(Notification).where(
+            Notification.state == State.QUEUED,
+            Notification.channel.not_in(channels),
+            Notification.due_at < before,
+        )
+        with self.read() as session:
+            if session.scalar(stray.limit(1)) is None:
+                return 0
+        with self.work() as session:
+            rows = list(session.scalars(stray.limit(MAX_GROUP).with_for_update(skip_locked=True)))
+            for row in rows:
+                row.state = State.PARKED
+                row.last_error = f'channel "{row.channel}" is not configured'
+                _log(session, [row], EventKind.PARKED, row.last_error)
+        return len(rows)
+
     def depth(self) -> OutboxDepth:
         """Return how many notifications wait or are parked, and the age of the oldest that waits."""
         now = datetime.now(UTC)
@@ -188,7 +211,8 @@ def _due(now: datetime, lease: float) -> ColumnElement[bool]:
         ),
     )
     clock_was_set_back = or_(
-        Notification.queued_at > now + _CLOCK_SLACK,
+        # A retry has its own time, or it would come again at once.
+        and_(Notification.attempts == 0, Notification.queued_at > now + _CLOCK_SLACK),
         and_(Notification.attempts > 0, Notification.due_at > now + _LONGEST_RETRY),
     )
     return and_(

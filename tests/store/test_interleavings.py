@@ -7,11 +7,9 @@ Alertmanagers; in between a dispatcher sends, and may die at the worst moments.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,7 +36,9 @@ _reports = st.builds(
     peer=st.integers(1, 2),
 )
 _steps = st.one_of(
-    st.builds(lambda groups: ("post", groups), st.lists(st.lists(_reports, max_size=5), min_size=1, max_size=3)),
+    st.builds(
+        lambda groups: ("post", groups), st.lists(st.lists(_reports, max_size=5), min_size=1, max_size=3)
+    ),
     st.builds(lambda limit: ("send", limit), st.integers(1, 4)),
     st.builds(lambda fate: ("crash", fate), st.sampled_from(["before sending", "after sending"])),
     st.just(("restart", None)),
@@ -116,10 +116,9 @@ class World:
                 assert "firing" not in told[told.index("resolved") :] if "resolved" in told else True
 
 
-@pytest.mark.parametrize("_round", [0])
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(_steps, max_size=12))
-def test_any_interleaving_ends_the_same(_round: int, database: str, steps: list[tuple[str, object]]) -> None:
+def test_any_interleaving_ends_the_same(database: str, steps: list[tuple[str, object]]) -> None:
     world = World(database, Store(database))
     try:
         _empty(world.store)

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from fleetwatch.store import Store
 
 REFUSALS = ("bad_alert", "bad_json", "bad_request", "content_type", "too_large", "too_many_alerts")
+AUTH_FAILURES = ("no_credentials", "bad_credentials", "forbidden", "cross_site", "csrf")
 _USUAL_SEVERITIES = ("critical", "warning", "info")
 
 log = logging.getLogger(__name__)
@@ -55,10 +56,18 @@ class Metrics:
             registry=registry,
             buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
         )
+        self.auth_failures = Counter(
+            "alert_receiver_auth_failures",
+            "Requests refused because of who sent them, or from where",
+            ["reason"],
+            registry=registry,
+        )
         for status in ("firing", "resolved"):
             self.accepted.labels(status)
         for reason in REFUSALS:
             self.refused.labels(reason)
+        for reason in AUTH_FAILURES:
+            self.auth_failures.labels(reason)
         registry.register(_StoreCollector(store))
 
 

@@ -40,6 +40,7 @@ _steps = st.one_of(
         lambda groups: ("post", groups), st.lists(st.lists(_reports, max_size=5), min_size=1, max_size=3)
     ),
     st.builds(lambda limit: ("send", limit), st.integers(1, 4)),
+    st.builds(lambda limit: ("fail", limit), st.integers(1, 4)),
     st.builds(lambda fate: ("crash", fate), st.sampled_from(["before sending", "after sending"])),
     st.just(("restart", None)),
 )
@@ -65,6 +66,10 @@ class World:
         for row in self._claim(limit):
             self._deliver(row)
             assert self.store.mark_sent([row], None)
+
+    def fail(self, limit: int) -> None:
+        for row in self._claim(limit):
+            assert self.store.mark_retry([row], 0.05, "the provider is away")
 
     def crash(self, fate: str) -> None:
         """Die with a message in hand; the lease runs out before the next dispatcher looks."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,11 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
+from sqlalchemy import select
+from sqlalchemy.orm import selectinload
 
 from fleetwatch.dispatcher import channels
+from fleetwatch.dispatcher.channels import Channel
 from fleetwatch.dispatcher.dispatcher import Dispatcher
 from fleetwatch.dispatcher.settings import DispatcherSettings
 from fleetwatch.receiver import webhook
@@ -25,19 +29,34 @@ class Post:
     store: Store
     settings: dict[str, Any]
 
-    def accept(self, *alerts: dict[str, Any], **group: object) -> None:
-        import json  # noqa: PLC0415
+    def model(self, **settings: object) -> DispatcherSettings:
+        """Return the settings with changes; those of ``channel`` are for each of the channels."""
+        values = self.settings | settings
+        changes: Any = values.pop("channel", {})
+        values["channels"] = [{**channel, **changes} for channel in values["channels"]]
+        return DispatcherSettings.model_validate(values)
 
-        batch = webhook.parse(json.dumps({"alerts": alerts, **group}).encode(), 1000)
+    def accept(self, *alerts: dict[str, Any], traceparent: str | None = None, **group: object) -> None:
+        batch = webhook.parse(json.dumps({"alerts": alerts, **group}).encode(), 1000, traceparent)
         assert batch.refused == []
-        self.store.accept(batch.events, ("sendgrid",))
+        self.store.accept([batch.events], self.model().router)
 
     def incidents(self) -> list[Incident]:
-        """Return all incidents, the oldest first."""
-        return list(reversed(self.store.incidents()))
+        """Return all incidents with their notifications and events, the oldest first."""
+        query = (
+            select(Incident)
+            .options(selectinload(Incident.notifications), selectinload(Incident.events))
+            .order_by(Incident.id)
+        )
+        with self.store.read() as session:
+            return list(session.scalars(query))
+
+    def notifications(self) -> list[Notification]:
+        return [row for incident in self.incidents() for row in incident.notifications]
 
     def notification(self) -> Notification:
-        (incident,) = self.store.incidents()
+        """Return the last notification of the only incident."""
+        (incident,) = self.incidents()
         return incident.notifications[-1]
 
     def wait(self, check: Callable[[Notification], object], what: str = "") -> Notification:
@@ -48,11 +67,16 @@ class Post:
         return self.wait(lambda row: row.state == State.SENT, "sent")
 
     @contextmanager
-    def dispatcher(self, **settings: object) -> Iterator[CollectorRegistry]:
-        """Run a dispatcher in a thread."""
+    def dispatcher(
+        self, built: Mapping[str, Channel] | None = None, **settings: object
+    ) -> Iterator[CollectorRegistry]:
+        """Run a dispatcher in a thread.
+
+        built: channels to take instead of the real ones.
+        """
         registry = CollectorRegistry()
-        model = DispatcherSettings.model_validate(self.settings | settings)
-        dispatcher = Dispatcher(model, self.store, channels.build(model), registry)
+        model = self.model(**settings)
+        dispatcher = Dispatcher(model, self.store, built or channels.build(model), registry)
         thread = Thread(target=dispatcher.run)
         thread.start()
         try:
@@ -70,16 +94,26 @@ def mailbox(tmp_path: Path) -> Iterator[MailboxServer]:
 
 
 @pytest.fixture
-def post(database: str, store: Store, mailbox: MailboxServer) -> Post:
-    settings = {
-        "database_url": database,
-        "sender": "fleetwatch@example.org",
-        "recipients": ["ops@example.org", "boss@example.org"],
-        "links": {"Wiki": "https://wiki.example.org"},
-        "sendgrid_host": mailbox.url,
-        "sendgrid_api_key": API_KEY,
-        "sendgrid_timeout": 3,
-        "retry_base": 0.05,
-        "retry_max": 0.2,
-    }
-    return Post(store, settings)
+def post(store: Store, mailbox: MailboxServer) -> Post:
+    return Post(
+        store,
+        {
+            "channels": [
+                {
+                    "name": "mail",
+                    "type": "sendgrid",
+                    "sender": "fleetwatch@example.org",
+                    "recipients": ["ops@example.org", "boss@example.org"],
+                    "host": mailbox.url,
+                    "timeout": 3,
+                    "group_above": 0,
+                    "breaker_failures": 1000,
+                }
+            ],
+            "channel_secrets": {"mail.api_key": API_KEY},
+            "links": {"Wiki": "https://wiki.example.org"},
+            "poll_interval": 0.05,
+            "retry_base": 0.05,
+            "retry_max": 0.2,
+        },
+    )

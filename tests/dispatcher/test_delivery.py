@@ -6,13 +6,11 @@ import socket
 import time
 from datetime import UTC, datetime, timedelta
 from threading import Thread
-from typing import Any
 
 import pytest
 from sqlalchemy import update
-from sqlalchemy.exc import OperationalError
 
-from fleetwatch.dispatcher.channels import Channel, DeliveryError, Message, sendgrid
+from fleetwatch.dispatcher.channels import DeliveryError, Message, sendgrid
 from fleetwatch.store import Notification, State
 from tests.common.services import MailboxServer, alert, wait_until
 from tests.dispatcher.conftest import Post
@@ -39,7 +37,7 @@ def test_fired_and_resolved_are_two_mails_in_order(post: Post, mailbox: MailboxS
     assert sent.provider_id == first["message_id"]
     assert (sent.attempts, sent.last_error) == (1, None)
     assert sent.sent_at is not None
-    labels = {"channel": "sendgrid", "outcome": "sent"}
+    labels = {"channel": "mail", "outcome": "sent"}
     assert registry.get_sample_value("alert_dispatcher_deliveries_total", labels) == 2
 
 
@@ -73,7 +71,7 @@ def test_what_may_pass_is_tried_again(post: Post, mailbox: MailboxServer, mode: 
     mailbox.fail(mode, count=2, seconds=0.5 if mode == "timeout" else 0)
     post.accept(alert())
     seen = []
-    with post.dispatcher(**{"sendgrid_timeout": 0.4} if mode == "timeout" else {}) as registry:
+    with post.dispatcher(channel={"timeout": 0.4} if mode == "timeout" else {}) as registry:
         while (row := post.notification()).state == State.QUEUED:
             seen.append(row.last_error or "")
             time.sleep(0.02)
@@ -81,7 +79,7 @@ def test_what_may_pass_is_tried_again(post: Post, mailbox: MailboxServer, mode: 
     row = post.notification()
     assert (row.attempts, row.last_error) == (3, None)
     assert len(mailbox.subjects()) == 1
-    labels = {"channel": "sendgrid", "outcome": "retried"}
+    labels = {"channel": "mail", "outcome": "retried"}
     assert registry.get_sample_value("alert_dispatcher_deliveries_total", labels) == 2
 
 
@@ -99,7 +97,7 @@ def test_nothing_listens(post: Post, mailbox: MailboxServer) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, but it does not listen
         post.accept(alert())
-        with post.dispatcher(sendgrid_host=f"http://127.0.0.1:{unused.getsockname()[1]}"):
+        with post.dispatcher(channel={"host": f"http://127.0.0.1:{unused.getsockname()[1]}"}):
             row = post.wait(lambda row: row.attempts >= 2)
     assert "Connection refused" in (row.last_error or "")
     with post.dispatcher():
@@ -108,7 +106,7 @@ def test_nothing_listens(post: Post, mailbox: MailboxServer) -> None:
 
 def test_a_wrong_key_is_parked(post: Post, mailbox: MailboxServer) -> None:
     post.accept(alert())
-    with post.dispatcher(sendgrid_api_key="SG.wrong"):
+    with post.dispatcher(channel_secrets={"mail.api_key": "SG.wrong"}):
         row = post.wait(lambda row: row.state == State.PARKED)
     assert (row.last_error or "").startswith(
         "SendGrid answered 401: The provided authorization grant is invalid"
@@ -156,7 +154,7 @@ def test_given_up_after_a_time(post: Post, mailbox: MailboxServer) -> None:
     mailbox.fail("500")
     post.accept(alert())
     with post.store.write() as session:
-        session.execute(update(Notification).values(queued_at=datetime.now(UTC) - timedelta(days=4)))
+        session.execute(update(Notification).values(wanted_at=datetime.now(UTC) - timedelta(days=4)))
     with post.dispatcher():
         row = post.wait(lambda row: row.state == State.PARKED)
     assert (row.last_error or "").startswith("given up after 1 attempts, the last: SendGrid answered 500")
@@ -164,11 +162,13 @@ def test_given_up_after_a_time(post: Post, mailbox: MailboxServer) -> None:
 
 def test_a_channel_that_is_not_configured(post: Post, mailbox: MailboxServer) -> None:
     post.accept(alert())
+    long_ago = datetime.now(UTC) - timedelta(minutes=6)
     with post.store.write() as session:
-        session.execute(update(Notification).values(channel="pigeon"))
+        session.execute(update(Notification).values(channel="pigeon", due_at=long_ago))
     with post.dispatcher():
         row = post.wait(lambda row: row.state == State.PARKED)
     assert row.last_error == 'channel "pigeon" is not configured'
+    assert [event.kind for event in post.incidents()[0].events] == ["parked"]
 
 
 def test_a_summary_cannot_forge_a_header(post: Post, mailbox: MailboxServer) -> None:
@@ -197,51 +197,6 @@ def test_a_summary_cannot_forge_a_header(post: Post, mailbox: MailboxServer) -> 
     assert "\nBcc:" not in mail["text"]
 
 
-def test_stopping_lets_the_attempt_under_way_finish(post: Post, mailbox: MailboxServer) -> None:
-    class Slow:
-        def send(self, message: object) -> str:
-            time.sleep(0.5)
-            return "slow"
-
-    post.accept(alert())
-    with pytest.MonkeyPatch.context() as patch:
-        slow: dict[str, Channel] = {"sendgrid": Slow()}
-        patch.setattr("fleetwatch.dispatcher.channels.build", lambda _: slow)
-        with post.dispatcher():
-            post.wait(lambda row: row.attempts == 1)
-    assert post.notification().provider_id == "slow"
-    assert post.notification().state == State.SENT
-
-
-def test_an_outcome_is_recorded_even_when_the_store_fails_for_a_moment(
-    post: Post, mailbox: MailboxServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("fleetwatch.dispatcher.dispatcher._STORE_PAUSE", 0.05)
-    mark_sent, claim, failures = post.store.mark_sent, post.store.claim, [True, True, True]
-
-    def broken(call: Any) -> Any:
-        def wrapper(*args: object, **kwargs: object) -> object:
-            if failures:
-                failures.pop()
-                raise OperationalError("UPDATE", {}, Exception("disk I/O error"))
-            return call(*args, **kwargs)
-
-        return wrapper
-
-    post.accept(alert())
-    monkeypatch.setattr(post.store, "mark_sent", broken(mark_sent))
-    with post.dispatcher() as registry:
-        post.wait_sent()
-    assert len(mailbox.subjects()) == 1
-    assert registry.get_sample_value("alert_dispatcher_store_failures_total") == 3
-
-    failures[:] = [True]
-    monkeypatch.setattr(post.store, "claim", broken(claim))
-    post.accept(alert("Later"))
-    with post.dispatcher():
-        wait_until(lambda: len(mailbox.subjects()) == 2)
-
-
 def test_a_redirect_is_not_taken_for_success(post: Post, mailbox: MailboxServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -257,7 +212,7 @@ def test_a_redirect_is_not_taken_for_success(post: Post, mailbox: MailboxServer)
 
         Thread(target=redirect, daemon=True).start()
         post.accept(alert())
-        with post.dispatcher(sendgrid_host=f"http://127.0.0.1:{listener.getsockname()[1]}"):
+        with post.dispatcher(channel={"host": f"http://127.0.0.1:{listener.getsockname()[1]}"}):
             row = post.wait(lambda row: row.state == State.PARKED)
     assert "answered 200 where 202 was expected" in (row.last_error or "")
 

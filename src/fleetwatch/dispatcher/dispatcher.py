@@ -99,8 +99,8 @@ class Dispatcher:
         self._lanes = {each.name: Lane(each, channels[each.name]) for each in settings.channels}
         self._metrics = DeliveryMetrics(registry, self._lanes)
         for name, lane in self._lanes.items():
-            self._metrics.paused.labels(name).set_function(lambda lane=lane: lane.breaker.paused)
-            self._metrics.breaker_open.labels(name).set_function(lambda lane=lane: lane.breaker.tripped)
+            self._metrics.paused.labels(name).set_function(lane.breaker.paused)
+            self._metrics.breaker_open.labels(name).set_function(lane.breaker.tripped)
         self._renderer = Renderer(settings)
         self._renderer.check()
         self._router = settings.router

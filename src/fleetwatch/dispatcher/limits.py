@@ -57,22 +57,20 @@ class CircuitBreaker:
         self._failures = 0
         self._resume_at = clock()
 
-    @property
     def tripped(self) -> bool:
-        """Whether it is open or half-open."""
+        """Tell whether it is open or half-open."""
         return self._failures >= self._limit
 
-    @property
     def paused(self) -> bool:
-        """Whether nothing may go out now."""
+        """Tell whether nothing may go out now."""
         return self._clock() < self._resume_at
 
     def room(self, wanted: int, under_way: int) -> int:
         """Return how many of ``wanted`` messages may go out beside those under way."""
         with self._lock:
-            if self.paused:
+            if self.paused():
                 return 0
-            return max(min(wanted, 1 - under_way), 0) if self.tripped else wanted
+            return max(min(wanted, 1 - under_way), 0) if self.tripped() else wanted
 
     def succeeded(self) -> None:
         """Count an attempt that the provider answered, be it with a refusal of this one message."""
@@ -85,8 +83,8 @@ class CircuitBreaker:
         asked: seconds for which the provider wants to be left alone.
         """
         with self._lock:
-            was_tripped = self.tripped
+            was_tripped = self.tripped()
             self._failures += 1
-            pause = max(asked, self._pause) if self.tripped else asked
+            pause = max(asked, self._pause) if self.tripped() else asked
             self._resume_at = max(self._resume_at, self._clock() + pause)
-            return self.tripped and not was_tripped
+            return self.tripped() and not was_tripped

@@ -7,6 +7,7 @@ same transaction as the alert itself, so an alert that was accepted cannot lose 
 
 from fleetwatch.store.database import SchemaError, SchemaTooNewError
 from fleetwatch.store.incidents import Accepted, AlertEvent, Incidents
+from fleetwatch.store.maintenance import Maintenance
 from fleetwatch.store.models import Incident, Notification, State, Status
 from fleetwatch.store.outbox import Outbox, OutboxDepth
 from fleetwatch.store.reconciliation import Reconciliation
@@ -25,5 +26,5 @@ __all__ = [
 ]
 
 
-class Store(Incidents, Outbox, Reconciliation):
+class Store(Incidents, Outbox, Reconciliation, Maintenance):
     """Incidents and outbox in one database."""

@@ -85,6 +85,7 @@ class Database:
         location = make_url(url)
         if location.get_backend_name() == "sqlite" and not Path(location.database or "").is_file():
             raise SchemaError(f"{location.database} does not exist: run fleetwatch-receiver migrate")
+        self._password = password
         self._engine = open_engine(location, password)
         modes = _MODES[self.dialect]
         self._reader = sessionmaker(self._engine.execution_options(**modes["read"]), expire_on_commit=False)

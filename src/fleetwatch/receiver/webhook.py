@@ -94,6 +94,8 @@ def parse(body: bytes, max_alerts: int, traceparent: str | None = None) -> Batch
     """
     try:
         payload = json.loads(body)
+        if rb"\u0000" in body:
+            payload = _without_nul(payload)
     except (ValueError, RecursionError) as error:
         detail = str(error) if isinstance(error, json.JSONDecodeError) else "it cannot be decoded"
         raise WebhookError(400, "bad_json", f"the body is not JSON: {detail}") from None
@@ -145,6 +147,17 @@ def _event(raw: object, payload: dict[str, Any], traceparent: str | None) -> Ale
         receiver=receiver,
         traceparent=traceparent,
     )
+
+
+def _without_nul(value: Any) -> Any:
+    """Replace the NUL character in all texts: PostgreSQL has no place for it, but the alert counts."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, list):
+        return [_without_nul(each) for each in value]
+    if isinstance(value, dict):
+        return {_without_nul(name): _without_nul(each) for name, each in value.items()}
+    return value
 
 
 def _check_unicode(alert: _Alert) -> None:

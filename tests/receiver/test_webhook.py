@@ -115,3 +115,10 @@ def test_what_will_never_be_good(body: bytes, status: int, reason: str) -> None:
     with pytest.raises(WebhookError) as refused:
         parse(body, 3)
     assert (refused.value.status, refused.value.reason) == (status, reason)
+
+
+def test_a_nul_character_is_replaced() -> None:
+    body = rb'{"receiver": "a\u0000b", "alerts": [{"labels": {"alertname": "A\u0000B", "x\u0000": "y"}}]}'
+    (event,) = parse(body, 10).events
+    assert event.labels == {"alertname": "A\ufffdB", "x\ufffd": "y"}
+    assert event.receiver == "a\ufffdb"

@@ -5,7 +5,7 @@ from email.utils import formatdate
 
 import pytest
 
-from fleetwatch.dispatcher.channels.sendgrid import retry_after
+from fleetwatch.dispatcher.channels.http import retry_after
 from fleetwatch.dispatcher.retry import RetryPolicy
 
 POLICY = RetryPolicy(base=2, longest=60, give_up=1000)

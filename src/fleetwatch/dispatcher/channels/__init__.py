@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
+from urllib.parse import quote
 
 if TYPE_CHECKING:
+    from fleetwatch.alerting.channels import AnyChannel
     from fleetwatch.dispatcher.settings import DispatcherSettings
+
+ATTEMPT = 1.5
+"""Time-outs of the channel after which an attempt ends, whatever comes: before the lease, which is two."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,39 @@ class Channel(Protocol):
         """
 
 
+def header_value(text: str) -> str:
+    """Return a text from outside so that any header can carry it; plain ASCII words stay as they are."""
+    return quote(text, safe="/:+@,;=~")
+
+
 def build(settings: DispatcherSettings) -> dict[str, Channel]:
     """Return all channels that the settings configure, by their names."""
-    # Imported here, since these modules import this one, and so that only what is used costs memory.
-    from fleetwatch.dispatcher.channels.sendgrid import SendGrid  # noqa: PLC0415
+    return {channel.name: _build(channel, settings) for channel in settings.channels}
 
-    return {
-        channel.name: SendGrid(channel, settings.secret(channel.name, "api_key") or "")
-        for channel in settings.channels
-        if channel.type == "sendgrid"
-    }
+
+def _build(channel: AnyChannel, settings: DispatcherSettings) -> Channel:
+    # Imported here, since these modules import this one, and so that only what is used costs memory.
+    def secret(name: str) -> str:
+        return settings.secret(channel.name, name) or ""
+
+    match channel.type:
+        case "sendgrid":
+            from fleetwatch.dispatcher.channels.sendgrid import SendGrid  # noqa: PLC0415
+
+            return SendGrid(channel, secret("api_key"))
+        case "smtp":
+            from fleetwatch.dispatcher.channels.smtp import Smtp  # noqa: PLC0415
+
+            return Smtp(channel, secret("password"))
+        case "slack":
+            from fleetwatch.dispatcher.channels.slack import Slack  # noqa: PLC0415
+
+            return Slack(channel, secret("url"))
+        case "webhook":
+            from fleetwatch.dispatcher.channels.webhook import Webhook  # noqa: PLC0415
+
+            return Webhook(channel, secret("token"), secret("hmac_key"))
+        case "twilio":
+            from fleetwatch.dispatcher.channels.twilio import Twilio  # noqa: PLC0415
+
+            return Twilio(channel, secret("auth_token"))

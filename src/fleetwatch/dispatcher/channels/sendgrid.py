@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import math
-import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+from urllib.request import Request
 
-from python_http_client.exceptions import HTTPError  # type: ignore[import-untyped]
+import python_http_client  # type: ignore[import-untyped]
 from sendgrid import SendGridAPIClient  # type: ignore[import-untyped]
 from sendgrid.helpers.mail import (  # type: ignore[import-untyped]
     Content,
@@ -20,90 +18,104 @@ from sendgrid.helpers.mail import (  # type: ignore[import-untyped]
     Personalization,
 )
 
+from fleetwatch.alerting.channels import SendGridSettings
 from fleetwatch.dispatcher.channels import DeliveryError, Message
-from fleetwatch.dispatcher.settings import DispatcherSettings
+from fleetwatch.dispatcher.channels.http import Answer, Client
 
 KEY = "fleetwatch_notification"
 """The custom argument that carries ``Message.key``; SendGrid returns it in its event webhook."""
 
 _ACCEPTED = 202
-_TRANSIENT_4XX = (408, 429)
-_MAX_DETAIL = 300  # characters of an answer that are quoted
 
 
 class SendGrid:
     """One mail to all recipients."""
 
-    def __init__(self, settings: DispatcherSettings) -> None:
-        """Take sender, recipients, key, host and time-out from the settings."""
+    templates: ClassVar[tuple[str, ...]] = ("mail.subject", "mail.txt", "mail.html")
+
+    def __init__(self, settings: SendGridSettings, api_key: str) -> None:
+        """Set sender, recipients and key."""
         self._settings = settings
+        self._api_key = api_key
+        self._client = Client("SendGrid", settings.timeout, secrets=[api_key])
 
     def send(self, message: Message) -> str | None:
-        """Deliver; see Channel."""
-        # The client keeps state between calls, so each call has its own; it holds no connection.
-        settings = self._settings
-        api = SendGridAPIClient(settings.sendgrid_api_key.get_secret_value(), settings.sendgrid_host)
-        api.client.timeout = settings.sendgrid_timeout
-        try:
-            response = api.send(self._mail(message))
-        except HTTPError as error:
-            status, headers = int(error.status_code), error.headers
-            permanent = 400 <= status < 500 and status not in _TRANSIENT_4XX  # noqa: PLR2004 - HTTP's classes
+        """Deliver; see Channel. The message is named by SendGrid's X-Message-Id."""
+        api = SendGridAPIClient(self._api_key, self._settings.host)
+        api.client = _Transport(self._client, api.client.host, api.client.request_headers, version=3)
+        response = api.send(self._mail(message))
+        answer = Answer(response.status_code, response.headers, response.body)
+        if answer.status == _ACCEPTED:
+            return answer.headers.get("X-Message-Id")
+        if answer.ok:
+            # For example somebody's home page. It may have been taken, so do not repeat it.
             raise DeliveryError(
-                f"SendGrid answered {status}: {_reason(error.body)}",
-                permanent=permanent,
-                retry_after=retry_after(headers or {}),
-            ) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise DeliveryError(f"SendGrid cannot be reached: {_describe(error)}") from error
-        if response.status_code != _ACCEPTED:
-            # For example a redirect to somebody's home page. It may have been taken, so do not repeat it.
-            raise DeliveryError(
-                f"SendGrid answered {response.status_code} where 202 was expected: check sendgrid_host",
+                f"SendGrid answered {answer.status} where 202 was expected: check the channel's host",
                 permanent=True,
             )
-        message_id: str | None = response.headers.get("X-Message-Id")
-        return message_id
+        raise self._client.error(answer, _reason(answer))
 
     def _mail(self, message: Message) -> dict[str, object]:
         settings = self._settings
-        mail = Mail(from_email=From(settings.sender, settings.sender_name), subject=message.subject)
+        mail = Mail(
+            from_email=From(settings.sender, settings.sender_name),
+            subject=" ".join(message.parts["mail.subject"].split()),
+        )
         to = Personalization()
         for recipient in settings.recipients:
             to.add_to(Email(recipient))
         mail.add_personalization(to)
-        mail.add_content(Content("text/plain", message.text))
-        mail.add_content(Content("text/html", message.html))
+        mail.add_content(Content("text/plain", message.parts["mail.txt"]))
+        mail.add_content(Content("text/html", message.parts["mail.html"]))
         mail.add_custom_arg(CustomArg(KEY, message.key))
         body: dict[str, object] = mail.get()
         return body
 
 
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that an answer asks to wait: Retry-After, else X-RateLimit-Reset (epoch seconds)."""
-    asked = headers.get("Retry-After") or ""
-    if asked.isdecimal():
-        return float(asked)
-    reset = headers.get("X-RateLimit-Reset") or ""
-    try:
-        moment = parsedate_to_datetime(asked).timestamp() if asked else float(reset)
-    except ValueError:
-        return None
-    return max(moment - time.time(), 0.0) if math.isfinite(moment) else None
+class _Transport(python_http_client.Client):  # type: ignore[misc] # it has no types
+    """The official client's requests on the channels' own transport.
 
+    Its own one would follow a redirect with the key, and wait for ever for an answer that never ends.
+    """
 
-def _reason(body: bytes) -> str:
-    """Return the messages of SendGrid's error format, or the beginning of whatever came."""
-    try:
-        errors = json.loads(body)["errors"]
-        text = "; ".join(
-            f"{error['message']} ({error['field']})" if error.get("field") else str(error["message"])
-            for error in errors
+    def __init__(self, http: Client, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._http = http
+
+    def _build_client(self, name: str | None = None) -> _Transport:
+        path = [*self._url_path, name] if name else self._url_path
+        return _Transport(self._http, self.host, self.request_headers, self._version, path)
+
+    def _make_request(self, _opener: object, request: Request, timeout: object = None) -> _Response:  # noqa: ARG002 - the signature is the client's
+        return _Response(
+            self._http.post(request.full_url, cast(bytes, request.data), dict(request.header_items()))
         )
-    except (ValueError, LookupError, TypeError, AttributeError):
-        text = body.decode(errors="replace")
-    return " ".join(text.split())[:_MAX_DETAIL] or "no reason given"
 
 
-def _describe(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error) or type(error).__name__
+@dataclass(frozen=True)
+class _Response:
+    """An answer as the official client takes it: that of urllib."""
+
+    answer: Answer
+
+    def getcode(self) -> int:
+        return self.answer.status
+
+    def info(self) -> Mapping[str, str]:
+        return self.answer.headers
+
+    def read(self) -> bytes:
+        return self.answer.body
+
+
+def _reason(answer: Answer) -> str | None:
+    """Return the messages of SendGrid's error format, if it is that."""
+    document = answer.json()
+    errors = document.get("errors") if isinstance(document, dict) else None
+    if not isinstance(errors, list):
+        return None
+    return "; ".join(
+        f"{error.get('message')} ({error['field']})" if error.get("field") else str(error.get("message"))
+        for error in errors
+        if isinstance(error, dict)
+    )

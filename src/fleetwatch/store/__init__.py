@@ -6,25 +6,34 @@ same transaction as the alert itself, so an alert that was accepted cannot lose 
 """
 
 from fleetwatch.store.database import SchemaError, SchemaTooNewError
+from fleetwatch.store.desk import ConflictError, Desk, Entry, Page, UnknownIncidentError, timeline
 from fleetwatch.store.incidents import Accepted, AlertEvent, Incidents
 from fleetwatch.store.maintenance import Maintenance
-from fleetwatch.store.models import Incident, Notification, State, Status
+from fleetwatch.store.models import Event, EventKind, Incident, Notification, State, Status, Transition
 from fleetwatch.store.outbox import Outbox, OutboxDepth
 from fleetwatch.store.reconciliation import Reconciliation
 
 __all__ = [
     "Accepted",
     "AlertEvent",
+    "ConflictError",
+    "Entry",
+    "Event",
+    "EventKind",
     "Incident",
     "Notification",
     "OutboxDepth",
+    "Page",
     "SchemaError",
     "SchemaTooNewError",
     "State",
     "Status",
     "Store",
+    "Transition",
+    "UnknownIncidentError",
+    "timeline",
 ]
 
 
-class Store(Incidents, Outbox, Reconciliation, Maintenance):
+class Store(Incidents, Outbox, Desk, Reconciliation, Maintenance):
     """Incidents and outbox in one database."""

@@ -7,7 +7,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypedDict, TypeVar, Unpack
 
 from sqlalchemy import Select, TableValuedAlias, case, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session, contains_eager, selectinload
@@ -30,6 +30,15 @@ class UnknownIncidentError(LookupError):
 
 class ConflictError(Exception):
     """The state of the incident does not allow it; the text says why."""
+
+
+class Filters(TypedDict, total=False):
+    """What a list of incidents can be narrowed to."""
+
+    severity: str | None
+    acknowledged: bool | None
+    labels: Mapping[str, str] | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -77,20 +86,9 @@ class Desk(Database):
         text: must be in the summary or in a label's value, in upper or lower case.
         cursor: ``next`` of the part before; raises ValueError when it is not one.
         """
-        query = select(Incident).options(selectinload(Incident.notifications))
+        query = self._filtered(severity=severity, acknowledged=acknowledged, labels=labels, text=text)
         if status is not None:
             query = query.where(Incident.status == status)
-        if severity is not None:
-            query = query.where(Incident.severity == severity.lower())
-        if acknowledged is not None:
-            query = query.where(Incident.acknowledged_at.is_not(None) == acknowledged)
-        for name, value in (labels or {}).items():
-            label = self._labels()
-            query = query.where(exists().where(label.c.key == name, label.c.value == value))
-        if text:
-            label = self._labels()
-            in_label = exists().where(label.c.value.icontains(text, autoescape=True))
-            query = query.where(or_(Incident.summary.icontains(text, autoescape=True), in_label))
         with self.read() as session:
             return _page(session, query, Incident, limit, cursor)
 
@@ -99,14 +97,18 @@ class Desk(Database):
         with self.read() as session:
             return _get(session, number, selectinload(Incident.notifications), selectinload(Incident.events))
 
-    def open_incidents(self, limit: int = 1000) -> list[Incident]:
-        """Return firing incidents without their notifications, the most severe first, then the oldest."""
+    def open_incidents(self, limit: int = 100, offset: int = 0, **filters: Unpack[Filters]) -> list[Incident]:
+        """Return firing incidents with their notifications, the most severe first, then the oldest.
+
+        filters: as those of ``incidents``.
+        """
         urgency = case(_URGENCY, value=Incident.severity, else_=_LEAST_URGENT)
         query = (
-            select(Incident)
+            self._filtered(**filters)
             .where(Incident.status == Status.FIRING)
             .order_by(urgency, Incident.starts_at, Incident.id)
             .limit(limit)
+            .offset(offset)
         )
         with self.read() as session:
             return list(session.scalars(query))
@@ -199,6 +201,28 @@ class Desk(Database):
             if events:
                 session.execute(insert(Event), events)
         return len(rows)
+
+    def _filtered(
+        self,
+        *,
+        severity: str | None = None,
+        acknowledged: bool | None = None,
+        labels: Mapping[str, str] | None = None,
+        text: str = "",
+    ) -> Select[Any]:
+        query = select(Incident).options(selectinload(Incident.notifications))
+        if severity is not None:
+            query = query.where(Incident.severity == severity.lower())
+        if acknowledged is not None:
+            query = query.where(Incident.acknowledged_at.is_not(None) == acknowledged)
+        for name, value in (labels or {}).items():
+            label = self._labels()
+            query = query.where(exists().where(label.c.key == name, label.c.value == value))
+        if text:
+            label = self._labels()
+            in_label = exists().where(label.c.value.icontains(text, autoescape=True))
+            query = query.where(or_(Incident.summary.icontains(text, autoescape=True), in_label))
+        return query
 
     def _labels(self) -> TableValuedAlias:
         """Return the labels of the incident that is asked for as rows of ``key`` and ``value``."""

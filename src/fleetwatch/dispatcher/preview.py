@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fleetwatch.alerting.settings import AlertingSettings
-from fleetwatch.common.settings import SettingsError, read
+from fleetwatch.common.settings import read
 from fleetwatch.dispatcher.render import TEMPLATES, BrokenTemplateError, Renderer
 from fleetwatch.dispatcher.sample import sample
 from fleetwatch.receiver.webhook import WebhookError, parse
@@ -22,7 +22,7 @@ _MAX_COUNT = 5000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``render``, except ``--config FILE``, which all subcommands share."""
+    """Add the options of ``render``; ``--config FILE`` is there already."""
     parser.add_argument(
         "--template", choices=TEMPLATES, default="mail.html", help="which one; default %(default)s"
     )
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what the parsed options ask for; return the exit code."""
+    """Print what the parsed options ask for; return the exit code. Raises SettingsError and OSError."""
     logging.basicConfig(level=logging.CRITICAL)  # a broken template is told below, in one line
     try:
         renderer = Renderer(_settings(options.config))
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
             options.output.write_text(text, encoding="utf-8")
         else:
             sys.stdout.buffer.write(text.encode() + (b"" if text.endswith("\n") else b"\n"))
-    except (BrokenTemplateError, SettingsError, WebhookError, OSError) as error:
+    except (BrokenTemplateError, WebhookError) as error:
         print(f"fleetwatch-receiver: {error}", file=sys.stderr)  # noqa: T201 - the command's output
         return 1
     return 0

@@ -79,6 +79,7 @@ _LINK_TEXTS = {
 _RESOLVED_BY = {"reconciliation": "reconciliation: no Alertmanager knows the alert any more"}
 _MAX_NAMES = 4  # alert names in the subject of a digest
 _MATCHER_NAME = re.compile(r"[^\s{}!=~,\\\"'`]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # but not tab and newline
 _GSM = frozenset(
     "@£$¥èéùìòÇ\nØøÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§"
     "¿abcdefghijklmnopqrstuvwxyzäöñüà^{}\\[~]|€"
@@ -90,6 +91,8 @@ _GSM_SUBSTITUTES = {
     **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212", "-"),  # dashes and minus
     **dict.fromkeys("\u2022\u00b7", "*"),  # bullets
     "\u00d7": "x",  # multiplication sign
+    "\u0142": "l",
+    "\u0141": "L",
     "\u2026": "...",
     "\u2192": "->",
     "\t": " ",
@@ -388,6 +391,8 @@ def silence_url(external_url: str, labels: Mapping[str, str]) -> str:
 
 def one_line(text: str) -> str:
     """Return the text on one line, without control or formatting characters that could hide or forge."""
+    if text.isprintable():  # by far the most are, and texts can be long
+        return " ".join(text.split())
     return " ".join(
         "".join(
             " " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") else char for char in text
@@ -456,7 +461,7 @@ def sms_text(text: str) -> str:
 
 def _gsm(char: str) -> str:
     """Return what stands for a character in the GSM alphabet, or the character itself."""
-    base = _GSM_SUBSTITUTES.get(char) or unicodedata.normalize("NFKD", char)[0]
+    base = _GSM_SUBSTITUTES.get(char) or unicodedata.normalize("NFD", char)[0]
     return base if all(part in _GSM for part in base) else char
 
 
@@ -614,7 +619,7 @@ def _texts(texts: Mapping[str, str], longest: int | None) -> Texts:
 
 def _printable(text: str) -> str:
     """Drop control characters except newline and tab, which mail programs and APIs choke on."""
-    return "".join(char for char in text if char in "\n\t" or unicodedata.category(char) != "Cc")
+    return _CONTROL.sub("", text)
 
 
 def _iso(time: datetime) -> str:

@@ -29,7 +29,7 @@ def _notification(transition: str, number: int, now: datetime) -> Notification:
     ]
     host = f"web-{number + 1:02}"
     resolved = transition == Transition.RESOLVED
-    starts_at = now - timedelta(minutes=32, seconds=7 * number)
+    starts_at = now.replace(microsecond=0) - timedelta(minutes=32, seconds=7 * number)
     labels = {
         "alertname": name,
         "severity": severity,

@@ -30,6 +30,7 @@ VARIABLES = {
     "alert_receiver_sendgrid_host": (
         "{{ query('fleetwatch.monitoring.endpoints', 'lab_mailbox') | map(attribute='url') | first }}"
     ),
+    "alert_receiver_webhook_token": "only-for-alertmanager-of-the-benchmark",
     "metrics_simulator_control_token": "only-for-the-simulator-of-the-benchmark",
 }
 

@@ -29,7 +29,6 @@ from lab import STATE
 from lab.console import LabError
 
 SCENARIO, ALERT, METRIC = "cpu-high", "HighCPUUsage", "custom_cpu_usage"
-TOKEN_KEY = "metrics_simulator_control_token"  # noqa: S105 - the name of a variable
 HEARTBEAT = 10.0
 """Seconds between two lines about one station where there is no terminal to redraw."""
 
@@ -60,6 +59,20 @@ class Urls:
     alertmanager: str = "http://127.0.0.1:9093"
     receiver: str = "http://127.0.0.1:5001"
     mailbox: str = "http://127.0.0.1:8025"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What the stations ask for; empty for one that asks for none."""
+
+    simulator: str = ""
+    """Of the simulator's control API."""
+    receiver: str = ""
+    """Of a user who may read incidents."""
+
+
+TOKENS = {"simulator": "metrics_simulator_control_token", "receiver": "lab_password"}
+"""Station to the variable of the lab that holds its token."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +174,7 @@ class _Follower:
     """One incident on its way."""
 
     urls: Urls
-    token: str
+    tokens: Tokens
     plan: Plan
     report: Report
     stations: list[Station] = field(default_factory=list)
@@ -230,7 +243,9 @@ class _Follower:
         }
         try:
             with _expected():
-                incident = call("POST", f"{self.urls.simulator}/incidents", request, self.token)["id"]
+                incident = call("POST", f"{self.urls.simulator}/incidents", request, self.tokens.simulator)[
+                    "id"
+                ]
         except ApiError as error:
             raise LabError(f"the simulator does not play the incident: {error}") from None
         self.started = time.monotonic()
@@ -240,7 +255,7 @@ class _Follower:
         def end() -> None:
             nonlocal running
             try:
-                call("DELETE", f"{self.urls.simulator}/incidents/{incident}", token=self.token)
+                call("DELETE", f"{self.urls.simulator}/incidents/{incident}", token=self.tokens.simulator)
             except ApiError as error:
                 raise LabError(f"the simulator does not end the incident: {error}") from None
             running = False
@@ -252,7 +267,7 @@ class _Follower:
             if running:
                 # Should this fail, it ends by itself; and what was wrong before matters more.
                 with suppress(ApiError):
-                    call("DELETE", f"{self.urls.simulator}/incidents/{incident}", token=self.token)
+                    call("DELETE", f"{self.urls.simulator}/incidents/{incident}", token=self.tokens.simulator)
 
     def wait(self, name: str, look: Callable[[], Seen], where: str) -> None:
         """Look at a station until the incident is there.
@@ -392,7 +407,8 @@ class _Follower:
     def _incidents(self) -> list[dict[str, Any]]:
         """Return the receiver's incidents of this alert on this host, the newest first."""
         query = urlencode({"label": [f"alertname={ALERT}", f"host={self.plan.host}"]}, doseq=True)
-        return list(call("GET", f"{self.urls.receiver}/api/v1/incidents?{query}")["incidents"])
+        url = f"{self.urls.receiver}/api/v1/incidents?{query}"
+        return list(call("GET", url, token=self.tokens.receiver)["incidents"])
 
     def _refresh(self) -> None:
         for found in self._incidents():
@@ -402,7 +418,7 @@ class _Follower:
 
 def follow(
     urls: Urls,
-    token: str,
+    tokens: Tokens,
     plan: Plan = Plan(),
     report: Report = Silent(),  # noqa: B008 - it has no state
 ) -> list[Station]:
@@ -410,7 +426,7 @@ def follow(
 
     Args:
         urls: of the stations.
-        token: of the simulator's control API; empty when it asks for none.
+        tokens: that the stations ask for.
         plan: what is played, and how patiently it is followed.
         report: is told about each look.
 
@@ -419,7 +435,7 @@ def follow(
             with the reason and what to look at. The incident is ended in any case.
 
     """
-    way = _Follower(urls, token, plan, report)
+    way = _Follower(urls, tokens, plan, report)
     way.check()
     logs = "`journalctl -u {}` on its host".format
     alerts, groups = f"{urls.prometheus}/alerts", f"{urls.alertmanager}/#/alerts"
@@ -497,18 +513,21 @@ def _width() -> int:
         return 80
 
 
-def read_token(path: Path) -> str:
-    """Return the simulator's control token from a file of secrets (YAML); raise LabError."""
+def read_tokens(path: Path) -> Tokens:
+    """Return the stations' tokens from a file of secrets (YAML); raise LabError."""
     try:
         secrets = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise LabError(f"cannot read the lab's secrets in {path}: {error.strerror}. Is the lab up?") from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise LabError(f"{path} is not valid YAML") from None  # and no word of what is in it
-    token = secrets.get(TOKEN_KEY) if isinstance(secrets, dict) else None
-    if not isinstance(token, str) or not token:
-        raise LabError(f"{path} has no {TOKEN_KEY}")
-    return token
+    tokens = {}
+    for station, variable in TOKENS.items():
+        token = secrets.get(variable) if isinstance(secrets, dict) else None
+        if not isinstance(token, str) or not token:
+            raise LabError(f"{path} has no {variable}")
+        tokens[station] = token
+    return Tokens(**tokens)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -522,7 +541,7 @@ def main(argv: list[str] | None = None) -> int:
         "--secrets",
         type=Path,
         default=STATE / "secrets.yml",
-        help=f"YAML file with {TOKEN_KEY} (.lab/secrets.yml)",
+        help=f"YAML file with {' and '.join(TOKENS.values())} (.lab/secrets.yml)",
     )
     defaults = Urls()
     for name in vars(defaults):
@@ -538,7 +557,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         stations = follow(
             Urls(**{name: getattr(options, name).rstrip("/") for name in vars(defaults)}),
-            read_token(options.secrets),
+            read_tokens(options.secrets),
             plan=Plan(options.host, options.strength, options.patience, options.poll),
             report=terminal,
         )

@@ -16,6 +16,8 @@ MAX_NODES = 100
 
 SECRETS = {
     "alert_receiver_sendgrid_api_key": "SG.",
+    "alert_receiver_webhook_token": "",
+    "lab_password": "",
     "metrics_simulator_control_token": "",
 }
 """Secret variables of the lab, and what each begins with."""

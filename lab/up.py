@@ -25,6 +25,7 @@ NEXT = """
 Try next:
   make lab-alert                      play an incident and follow it to the mailbox
   open http://127.0.0.1:8025          read the mail; http://127.0.0.1:9090 has metrics and rules
+  open http://127.0.0.1:5001          the incidents: log in as lab, with lab_password of .lab/secrets.yml
   add `web1:` below node_exporter in inventory/lab/hosts.yml and run make lab again
 """
 
@@ -142,6 +143,8 @@ def look(wanted: dict[str, Any], hosts: dict[str, Host]) -> list[Row]:
         if "metrics_simulator" in urls:
             where = f"{prometheus}/graph?g0.expr=custom_cpu_usage"
             rows.append(_row("simulated metrics", where, lambda _: simulated(prometheus)))
+    if receiver := urls.get("alert_receiver"):
+        rows.append(Row("incidents", receiver, "log in as lab; lab_password in .lab/secrets.yml", fine=True))
     stopped = [name for name, host in hosts.items() if not host.running]
     state = f"stopped: {', '.join(stopped)}" if stopped else f"{len(hosts)} run"
     return [*rows, Row("hosts", "ssh -F .lab/ssh_config <host>", state, fine=not stopped)]

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 MODULE = "fleetwatch.monitoring.verify_host"
 _KEYS = {"unit", "job", "ready", "api"}
-_APIS = {"prometheus", "alertmanager"}
+_APIS = {"prometheus", "alertmanager", "alert_receiver"}
+_TEST_CHANNELS = ["/usr/local/bin/fleetwatch-receiver", "test-channels", "--json"]
+_MAY_READ = {"read", "act"}
 _FIRST_LINE = 200
 
 
@@ -41,6 +43,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # ansible-core is not type
         variables = task_vars or {}
         _, arguments = self.validate_argument_spec(
             {
+                "channels": {"type": "bool", "default": False},
                 "timeout": {"type": "int", "default": 30},
                 "roles_path": {"type": "list", "elements": "path"},
             }
@@ -48,7 +51,12 @@ class ActionModule(ActionBase):  # type: ignore[misc] # ansible-core is not type
         result |= {"changed": False, "rows": []}
         try:
             fleet = Fleet.of(variables, self._loader, arguments["roles_path"])
-            plan = plan_of(fleet, variables["inventory_hostname"], lambda: self._rules(variables))
+            plan = plan_of(
+                fleet,
+                variables["inventory_hostname"],
+                lambda: self._rules(variables),
+                channels=arguments["channels"] and not self._task.check_mode,
+            )
             if not plan:
                 return result | {"skipped": True, "skip_reason": "The host is in no component's group."}
             answer: dict[str, Any] = self._execute_module(
@@ -87,10 +95,13 @@ class ActionModule(ActionBase):  # type: ignore[misc] # ansible-core is not type
         return dict(files)
 
 
-def plan_of(fleet: Fleet, host: str, rules: Callable[[], dict[str, str]]) -> dict[str, Any]:
+def plan_of(
+    fleet: Fleet, host: str, rules: Callable[[], dict[str, str]], *, channels: bool = False
+) -> dict[str, Any]:
     """Return the arguments for the module, from the inventory; none if there is nothing to do.
 
     :param rules: returns the rule files of the components: name -> text.
+    :param channels: whether a test message is sent through every channel.
     :raises FleetError: the inventory or a component's ``verify.yml`` is wrong.
     """
     variables = fleet.variables(host)
@@ -118,6 +129,9 @@ def plan_of(fleet: Fleet, host: str, rules: Callable[[], dict[str, str]]) -> dic
                 plan["prometheus"] = _prometheus(fleet, variables, rules()) | {"url": local}
             elif entry.get("api") == "alertmanager":
                 plan["alertmanager"] = _alertmanager(fleet) | {"url": local}
+                plan["tokens"] = _tokens(fleet)
+            elif entry.get("api") == "alert_receiver" and channels:
+                plan["alert_receiver"] = {"test_channels": _TEST_CHANNELS}
     return plan
 
 
@@ -149,6 +163,19 @@ def _alertmanager(fleet: Fleet) -> dict[str, Any]:
         "watchdog": bool(fleet.hosts("prometheus")),
         "verify_id": uuid.uuid4().hex,
     }
+
+
+def _tokens(fleet: Fleet) -> dict[str, str]:
+    """Return for each receiver the token of a user who may read, or an empty one if everybody may."""
+    tokens = {}
+    for host in fleet.hosts("alert_receiver"):
+        variables = fleet.variables(host)
+        if _MAY_READ.intersection(variables.get("alert_receiver_anonymous_roles") or ()):
+            tokens[host] = ""
+        for user in variables.get("alert_receiver_users") or ():
+            if _MAY_READ.intersection(user["roles"]):
+                tokens.setdefault(host, user["password"])
+    return tokens
 
 
 def _not_checked(check: str, detail: str) -> dict[str, Any]:

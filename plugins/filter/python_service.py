@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ def python_service(config: str, module: str, user: str, version: str) -> dict[st
     }
 
 
-def python_check(file: str, module: str, version: str) -> list[str]:
+def python_check(
+    file: str, module: str, version: str, environment: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the command that checks a new settings file, for ``validate`` of ``verified_service``.
 
     Args:
@@ -49,14 +51,16 @@ def python_check(file: str, module: str, version: str) -> list[str]:
             secrets.
         module: The Python module, such as ``fleetwatch.receiver``.
         version: The installed version of the services.
+        environment: Settings that name files beside the new settings file, as environment variables.
 
     """
-    environment = [
+    assignments = [
         _python_path(version),
         "CREDENTIALS_DIRECTORY={config}/credentials",
         "PYTHONDONTWRITEBYTECODE=1",
+        *(f"{name}={value}" for name, value in (environment or {}).items()),
     ]
-    return ["/usr/bin/env", *environment, PYTHON, "-m", module, "--check", "--config", f"{{config}}/{file}"]
+    return ["/usr/bin/env", *assignments, PYTHON, "-m", module, "--check", "--config", f"{{config}}/{file}"]
 
 
 class FilterModule:

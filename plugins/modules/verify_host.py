@@ -17,16 +17,24 @@ description:
     up, that the rules are loaded and healthy, and that it reaches every Alertmanager.
   - On a host of Alertmanager also that the cluster is complete, that the alerts of Prometheus arrive, and
     that a test alert reaches every receiver.
+  - On a host of the alert receiver also, if O(channels) asks for it, that every channel takes a test message.
+  - The test alert is looked for as the first user of C(alert_receiver_users) with the role C(read) or C(act).
   - Never fails, not for a host that cannot be reached either. M(fleetwatch.monitoring.verify_report) judges.
   - What belongs to a component is read from the file C(monitoring/verify.yml) of its role, a list with one
     entry for each unit. An entry has the keys C(unit); C(job), the scrape job that gives the port; C(ready),
-    the path that answers 200 (the default is the path of the metrics); and C(api), V(prometheus) or
-    V(alertmanager), for the further checks of these.
+    the path that answers 200 (the default is the path of the metrics); and C(api), V(prometheus),
+    V(alertmanager) or V(alert_receiver), for the further checks of these.
 attributes:
   check_mode:
     description: It only reads, but for the test alert, which is not sent in check mode.
     support: full
 options:
+  channels:
+    description:
+      - Whether a test message is sent through every channel of an alert receiver. It reaches people, and
+        needs C(become). None is sent in check mode.
+    type: bool
+    default: false
   timeout:
     description:
       - Seconds that a test alert may take to a receiver, and that Prometheus may take for the next scrape of
@@ -95,6 +103,9 @@ WATCHDOG_DELAY = 90
 """Seconds after which a new Alertmanager has heard of every alert: Prometheus repeats them each minute."""
 UNIT_PROPERTIES = "Id,LoadState,ActiveState,SubState,UnitFileState,NRestarts,ActiveEnterTimestampMonotonic"
 DEPLOY = "Run site.yml."
+NO_READER = "Nobody may look whether it arrives. Add a user with the role read to alert_receiver_users."
+CHANNELS_TIMEOUT = 300
+"""Seconds that the test of all channels may take."""
 
 
 class ApiError(Exception):
@@ -119,14 +130,17 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(listed[:NAMES_SHOWN]) + more
 
 
-def fetch(url: str, body: Any = None) -> bytes:
+def fetch(url: str, body: Any = None, token: str = "") -> bytes:
     """Return what a URL answers, to a POST if there is a ``body``.
 
+    :param token: bearer token to show, if any.
     :raises ApiError: it does not answer with success.
     """
     where = url.partition("?")[0]
     data = None if body is None else json.dumps(body)
     headers = {} if body is None else {"Content-Type": "application/json"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
     try:
         with open_url(url, data=data, headers=headers, timeout=HTTP_TIMEOUT, use_proxy=False) as response:
             content: bytes = response.read()
@@ -140,13 +154,13 @@ def fetch(url: str, body: Any = None) -> bytes:
         raise ApiError(f"{where} does not answer: {error}.") from error
 
 
-def fetch_json(url: str, query: Mapping[str, str] | None = None) -> Any:
+def fetch_json(url: str, query: Mapping[str, str] | None = None, token: str = "") -> Any:
     """Return the JSON that a URL answers.
 
     :raises ApiError: it does not answer with JSON.
     """
     try:
-        return json.loads(fetch(f"{url}?{urlencode(query)}" if query else url))
+        return json.loads(fetch(f"{url}?{urlencode(query)}" if query else url, token=token))
     except ValueError as error:
         raise ApiError(f"{url} does not answer with JSON; is another program on this port?") from error
 
@@ -357,12 +371,16 @@ def alertmanagers_row(url: str, expected: Mapping[str, str]) -> Row:
 # Alertmanager
 
 
-def alertmanager_rows(plan: dict[str, Any], timeout: float, *, send: bool) -> Iterator[Row]:
+def alertmanager_rows(
+    plan: dict[str, Any], timeout: float, tokens: Mapping[str, str], *, send: bool
+) -> Iterator[Row]:
     """Yield the lines about one Alertmanager.
 
     :param plan: its ``url``; ``members``: how many Alertmanagers there are; ``receivers``: host -> URL;
         ``watchdog``: whether a Prometheus sends Watchdog; ``verify_id``: names the test alert.
     :param timeout: seconds that the test alert may take.
+    :param tokens: host of a receiver -> token of a user there who may read, empty if that needs none; no
+        entry if there is no such user.
     :param send: whether a test alert is sent.
     :raises ApiError: Alertmanager does not answer.
     """
@@ -375,7 +393,13 @@ def alertmanager_rows(plan: dict[str, Any], timeout: float, *, send: bool) -> It
         yield row("alertmanager", "test alert", SKIPPED, "Not sent in check mode.")
     else:
         limit = timeout + PEER_TIMEOUT * (members - 1)
-        yield from alert_rows(url, plan["receivers"], plan["verify_id"], limit)
+        readable = {
+            host: (where, tokens[host]) for host, where in plan["receivers"].items() if host in tokens
+        }
+        if readable:
+            yield from alert_rows(url, readable, plan["verify_id"], limit)
+        for host in plan["receivers"].keys() - readable.keys():
+            yield row("alertmanager", f"test alert to {host}", FAILED, NO_READER)
     if plan["watchdog"]:
         yield watchdog_row(url)
 
@@ -392,10 +416,10 @@ def cluster_row(cluster: Mapping[str, Any], members: int) -> Row:
     return verdict("alertmanager", "cluster", problems if found != members else [], f"{members} members")
 
 
-def alert_rows(url: str, receivers: Mapping[str, str], verify_id: str, limit: float) -> list[Row]:
+def alert_rows(url: str, receivers: Mapping[str, tuple[str, str]], verify_id: str, limit: float) -> list[Row]:
     """Send a test alert and return a line for each receiver.
 
-    :param receivers: host -> URL.
+    :param receivers: host -> URL and token.
     :param limit: seconds that the alert may take.
     """
     now = datetime.now(UTC)
@@ -424,16 +448,19 @@ def alert_rows(url: str, receivers: Mapping[str, str], verify_id: str, limit: fl
     ]
 
 
-def arrival_problem(receiver: str, verify_id: str, deadline: float) -> tuple[str, float]:
+def arrival_problem(receiver: tuple[str, str], verify_id: str, deadline: float) -> tuple[str, float]:
     """Wait until a receiver has committed the test alert.
 
+    :param receiver: its URL and token.
     :return: why it did not, or an empty string; and the time, as of ``time.monotonic``.
     """
+    url, token = receiver
+    query = {"label": f"verify_id={verify_id}"}
     while True:
         try:
-            if fetch_json(f"{receiver}/api/v1/incidents", {"label": f"verify_id={verify_id}"})["incidents"]:
+            if fetch_json(f"{url}/api/v1/incidents", query, token)["incidents"]:
                 return "", time.monotonic()
-            problem = f"{receiver} answers, but has not got it."
+            problem = f"{url} answers, but has not got it."
         except ApiError as error:
             problem = str(error)
         if time.monotonic() > deadline:
@@ -468,7 +495,33 @@ def watchdog_row(url: str) -> Row:
     return row("alertmanager", check, OK, "Watchdog is here")
 
 
-APIS: dict[str, str] = {"prometheus": "targets, rules, alertmanagers", "alertmanager": "test alert"}
+# Alert receiver
+
+
+def channel_rows(plan: Mapping[str, Any], run: Callable[[list[str]], tuple[int, str, str]]) -> Iterator[Row]:
+    """Yield a line for each channel of an alert receiver, through which a test message is sent.
+
+    :param plan: its ``test_channels``: the command that does it, and prints a list of objects with
+        ``channel``, ``ok`` and ``detail``.
+    :param run: runs a command and returns its code, output and errors.
+    :raises ApiError: the command does not work.
+    """
+    _, out, err = run(plan["test_channels"])
+    try:
+        results = json.loads(out)
+    except ValueError:
+        words = err.strip().splitlines() or ["it said nothing"]
+        raise ApiError(f"`{' '.join(plan['test_channels'])}` failed: {words[-1]}") from None
+    for result in results:
+        problems = [] if result["ok"] else [f"{result['detail']} See `journalctl -u alert_dispatcher`."]
+        yield verdict("alert_receiver", f"channel {result['channel']}", problems, result["detail"])
+
+
+APIS: dict[str, str] = {
+    "prometheus": "targets, rules, alertmanagers",
+    "alertmanager": "test alert",
+    "alert_receiver": "channels",
+}
 
 
 def api_rows(component: str, check: str, rows: Iterator[Row]) -> Iterator[Row]:
@@ -489,6 +542,8 @@ def main() -> None:
             "ready": {"type": "list", "elements": "dict", "default": []},
             "prometheus": {"type": "dict"},
             "alertmanager": {"type": "dict"},
+            "alert_receiver": {"type": "dict"},
+            "tokens": {"type": "dict", "default": {}, "no_log": True},
             "timeout": {"type": "int", "default": 30},
         },
         supports_check_mode=True,
@@ -503,6 +558,11 @@ def main() -> None:
         except OSError:
             return ""
 
+    def run(command: list[str]) -> tuple[int, str, str]:
+        # It ends by itself even if a provider hangs.
+        code, out, err = module.run_command(["timeout", str(CHANNELS_TIMEOUT), *command])
+        return code, out, err
+
     rows = unit_rows(params["units"], show, time.monotonic()) if params["units"] else []
     ready: dict[str, bool] = {}
     for item in params["ready"]:
@@ -511,7 +571,13 @@ def main() -> None:
         rows.append(verdict(item["component"], f"{item['job']} ready", [problem]))
     checks = {
         "prometheus": partial(prometheus_rows, timeout=params["timeout"]),
-        "alertmanager": partial(alertmanager_rows, timeout=params["timeout"], send=not module.check_mode),
+        "alertmanager": partial(
+            alertmanager_rows,
+            timeout=params["timeout"],
+            tokens=params["tokens"],
+            send=not module.check_mode,
+        ),
+        "alert_receiver": partial(channel_rows, run=run),
     }
     for component, check in checks.items():
         if plan := params[component]:

@@ -50,6 +50,12 @@ WATCHED = "node_exporter"
 """The component that every host of the fleet must have."""
 PROMETHEUS = "prometheus"
 """The component whose hosts use the target labels."""
+RECEIVER = "alert_receiver"
+"""The component that needs a channel, and whose hosts share one store."""
+DATABASE = "alert_receiver_database_url"
+CHANNELS = "alert_receiver_channels"
+DEFAULT_CHANNEL = ("alert_receiver_sender", "alert_receiver_recipients", "alert_receiver_sendgrid_api_key")
+"""What the default of CHANNELS is made of."""
 SHARED = "common"
 """The role that specifies the variables ``fleetwatch_…``, which count for every host."""
 
@@ -127,6 +133,7 @@ class InventoryCheck:
                 self._check_endpoints(variables, jobs_of.get(host, ()), addresses)
         self._check_addresses(addresses)
         self._check_labels()
+        self._check_receivers()
         return [str(finding) for finding in self._findings.values()], list(self._warnings)
 
     # What is known -------------------------------------------------------------------------------
@@ -224,10 +231,7 @@ class InventoryCheck:
                     place = _place(variables.raw[name]) or _place(_key(variables.raw, name))
                     self._report(name, what, variables.host, place)
             elif spec.get("required") and self._fleet.defaults.get(name) is None:
-                cure = (
-                    "in a file that ansible-vault encrypts" if _is_secret(name, spec) else "in the inventory"
-                )
-                self._report(name, f"is missing; set it {cure}", variables.host)
+                self._report(name, f"is missing; set it {_where_to_set(name, spec)}", variables.host)
 
     def _verdict(self, name: str, spec: Mapping[str, Any], variables: HostVariables) -> list[str]:
         raw = variables.raw[name]
@@ -331,6 +335,28 @@ class InventoryCheck:
                             f"{TARGET_LABELS}: the group {group} of the label {label} does not exist{hint}"
                         )
 
+    def _check_receivers(self) -> None:
+        hosts = self._fleet.hosts(RECEIVER) if RECEIVER in self._fleet.components else ()
+        for host in hosts:
+            variables = self._fleet.variables(host)
+            try:
+                if CHANNELS not in variables.raw:
+                    self._check_default_channel(variables)
+                if len(hosts) > 1 and str(variables.get(DATABASE)).startswith("sqlite:"):
+                    what = (
+                        "is a file of each host's own, so that each would send every message; give all hosts"
+                        f" of the group {RECEIVER} the same PostgreSQL database, or keep one host"
+                    )
+                    self._report(DATABASE, what, host)
+            except SettingError as error:
+                self._report_setting(error, variables)
+
+    def _check_default_channel(self, variables: HostVariables) -> None:
+        for name in DEFAULT_CHANNEL:
+            if not variables.get(name) and (name, variables.host) not in self._wrong:
+                what = f"is missing; set it {_where_to_set(name, {})}, or set {CHANNELS}"
+                self._report(name, what, variables.host)
+
     def _report(self, subject: str, what: str, host: str, place: str = "") -> None:
         finding = self._findings.setdefault((subject, what), Finding(subject, what, place))
         finding.hosts.append(host)
@@ -369,6 +395,10 @@ def _is_misfit(kind: str, value: Any) -> bool:
 
 def _is_secret(name: str, spec: Mapping[str, Any]) -> bool:
     return bool(spec.get("no_log") or _SECRET.search(name))
+
+
+def _where_to_set(name: str, spec: Mapping[str, Any]) -> str:
+    return "in a file that ansible-vault encrypts" if _is_secret(name, spec) else "in the inventory"
 
 
 def _is_loopback(address: str) -> bool:

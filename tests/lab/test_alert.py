@@ -15,10 +15,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from lab.alert import LIMITS, Plan, Station, Terminal, Urls, follow, main
+from lab.alert import LIMITS, Plan, Station, Terminal, Tokens, Urls, follow, main
 from lab.console import LabError
 
 TOKEN = "0123456789abcdef"  # noqa: S105 - made up
+TOKENS = Tokens(TOKEN, "fedcba9876543210")
 HOST = "sim-web-01"
 LABELS = {"alertname": "HighCPUUsage", "host": HOST, "severity": "critical"}
 NEVER = float("inf")
@@ -97,13 +98,16 @@ class FakeLab:
         request.end_headers()
         request.wfile.write(answer.encode() if isinstance(answer, str) else json.dumps(answer).encode())
 
-    def _answer(  # noqa: PLR0911 - one per path
+    def _answer(  # noqa: PLR0911, PLR0912 - one per path
         self, request: Any, path: str, query: dict[str, list[str]], body: bytes
     ) -> tuple[int, object]:
         alert = {"labels": LABELS, "state": "firing" if self._is("firing", "gone") else "pending"}
+        shown = request.headers["Authorization"]
         match request.command, path.strip("/").split("/"):
-            case "POST" | "DELETE", _ if request.headers["Authorization"] != f"Bearer {TOKEN}":
+            case "POST" | "DELETE", _ if shown != f"Bearer {TOKENS.simulator}":
                 return 401, {"error": "a bearer token is needed"}
+            case "GET", ["api", "v1", "incidents"] if shown != f"Bearer {TOKENS.receiver}":
+                return 401, {"error": "log in"}
             case "POST", ["incidents"]:
                 self.played.append(json.loads(body))
                 self.start = time.monotonic()
@@ -183,7 +187,7 @@ def lab() -> Iterator[FakeLab]:
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
     path = tmp_path / "secrets.yml"
-    path.write_text(f"metrics_simulator_control_token: {TOKEN}\n")
+    path.write_text(f"metrics_simulator_control_token: {TOKEN}\nlab_password: {TOKENS.receiver}\n")
     return path
 
 
@@ -198,7 +202,7 @@ def arguments(lab: FakeLab, secrets: Path) -> list[str]:
 
 
 def test_the_incident_is_followed_through_every_station_in_order(lab: FakeLab) -> None:
-    stations = follow(lab.urls, TOKEN, Plan(poll=0.005))
+    stations = follow(lab.urls, TOKENS, Plan(poll=0.005))
     assert [station.name for station in stations] == NAMES
     seconds = [station.seconds for station in stations]
     assert seconds == sorted(seconds)
@@ -230,7 +234,7 @@ def test_a_station_that_is_not_reached_is_named_and_the_incident_is_ended(
     give_up_at(station, monkeypatch, lab)
     lab.pace[step] = NEVER
     with pytest.raises(LabError) as caught:
-        follow(lab.urls, TOKEN, FAST)
+        follow(lab.urls, TOKENS, FAST)
     message = str(caught.value)
     assert message.startswith(f'"{station}" not reached within ')
     assert words in message
@@ -254,14 +258,14 @@ def test_a_resolve_that_does_not_arrive_is_named(
     give_up_at(station, monkeypatch, lab)
     lab.pace_back[step] = NEVER
     with pytest.raises(LabError, match=f'"{station}" not reached'):
-        follow(lab.urls, TOKEN, FAST)
+        follow(lab.urls, TOKENS, FAST)
 
 
 def test_the_reason_of_a_failed_delivery_is_shown(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
     give_up_at("message in the mailbox", monkeypatch, lab)
     lab.last_error = "HTTP 429"
     with pytest.raises(LabError, match=r"sendgrid queued \(HTTP 429\).*alert_dispatcher"):
-        follow(lab.urls, TOKEN, FAST)
+        follow(lab.urls, TOKENS, FAST)
 
 
 def test_older_incidents_of_the_receiver_do_not_count(lab: FakeLab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,23 +273,23 @@ def test_older_incidents_of_the_receiver_do_not_count(lab: FakeLab, monkeypatch:
     lab.old_incidents = [{"id": 6, "status": "firing", "severity": "critical", "notifications": []}]
     lab.pace["committed"] = NEVER
     with pytest.raises(LabError, match="receiver committed"):
-        follow(lab.urls, TOKEN, FAST)
+        follow(lab.urls, TOKENS, FAST)
 
 
 def test_an_alert_that_fires_already_is_no_start(lab: FakeLab) -> None:
     lab.start = 0
     with pytest.raises(LabError, match=r"already firing for sim-web-01: .* another --host"):
-        follow(lab.urls, TOKEN, FAST)
+        follow(lab.urls, TOKENS, FAST)
     assert lab.played == []
 
 
 def test_a_station_that_is_down_before_the_start_is_named(lab: FakeLab) -> None:
     urls = Urls(lab.url, lab.url, lab.url, lab.url, "http://127.0.0.1:1")
     with pytest.raises(LabError, match=r"127.0.0.1:1/healthz does not answer: .*refused.*make lab"):
-        follow(urls, TOKEN, FAST)
+        follow(urls, TOKENS, FAST)
     lab.override["/readyz"] = (503, {"status": "not ready", "reason": "Connection refused"})
     with pytest.raises(LabError, match=r"/readyz answers 503: Connection refused"):
-        follow(lab.urls, TOKEN, FAST)
+        follow(lab.urls, TOKENS, FAST)
     assert lab.played == []
 
 
@@ -303,7 +307,7 @@ def test_a_station_may_be_down_for_a_moment_on_the_way(lab: FakeLab) -> None:
 
     lab.pace["firing"] = 0.2
     report = Breaks()
-    assert len(follow(lab.urls, TOKEN, Plan(poll=0.01), report)) == len(NAMES)
+    assert len(follow(lab.urls, TOKENS, Plan(poll=0.01), report)) == len(NAMES)
     assert report.looks > 1
 
 
@@ -313,21 +317,27 @@ def test_an_api_of_another_shape_is_a_reason_not_a_traceback(
     give_up_at("Alertmanager has it", monkeypatch, lab)
     lab.override["/api/v2/alerts"] = (200, {"no": "list"})
     with pytest.raises(LabError, match="unexpected answer"):
-        follow(lab.urls, TOKEN, FAST)
+        follow(lab.urls, TOKENS, FAST)
     lab.override = {"/api/v1/rules": (200, "<html>")}
     with pytest.raises(LabError, match="unexpected answer"):
-        follow(lab.urls, TOKEN, FAST)
+        follow(lab.urls, TOKENS, FAST)
 
 
 def test_without_the_rule_it_says_so(lab: FakeLab) -> None:
     lab.override["/api/v1/rules"] = (200, {"data": {"groups": []}})
     with pytest.raises(LabError, match="no rule HighCPUUsage"):
-        follow(lab.urls, TOKEN, FAST)
+        follow(lab.urls, TOKENS, FAST)
 
 
 def test_the_wrong_token_is_said_by_the_simulator(lab: FakeLab) -> None:
     with pytest.raises(LabError, match=r"answers 401: a bearer token is needed"):
-        follow(lab.urls, "wrong", FAST)
+        follow(lab.urls, Tokens("wrong", TOKENS.receiver), FAST)
+
+
+def test_the_wrong_password_is_said_by_the_receiver(lab: FakeLab) -> None:
+    with pytest.raises(LabError, match=r"incidents.* answers 401: log in"):
+        follow(lab.urls, Tokens(TOKEN, "wrong"), FAST)
+    assert lab.played == []
 
 
 def test_the_command_prints_plain_lines_into_a_pipe_and_the_mails_at_the_end(
@@ -361,7 +371,9 @@ def test_the_command_fails_with_one_line(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("text", [None, "a: [", f"other: {TOKEN}", f"- {TOKEN}"])
+@pytest.mark.parametrize(
+    "text", [None, "a: [", f"other: {TOKEN}", f"- {TOKEN}", f"metrics_simulator_control_token: {TOKEN}"]
+)
 def test_secrets_that_cannot_be_used_are_one_line_without_the_secret(
     lab: FakeLab, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str | None
 ) -> None:

@@ -198,6 +198,56 @@ def test_values_are_not_shown(check: Check, line: str) -> None:
     assert SECRET not in "\n".join(problems)
 
 
+RECEIVER_ROLE = {
+    "alert_receiver/monitoring/scrape.yml": "- job: alert_receiver\n",
+    "alert_receiver/defaults/main.yml": """
+        alert_receiver_port: 5001
+        alert_receiver_sender: ''
+        alert_receiver_recipients: []
+        alert_receiver_sendgrid_api_key: ''
+        alert_receiver_channels: [{name: mail, sender: '{{ alert_receiver_sender }}'}]
+        alert_receiver_database_url: sqlite:////var/lib/alert_receiver/alerts.db
+        """,
+    "alert_receiver/meta/argument_specs.yml": """
+        argument_specs:
+          main:
+            options:
+              alert_receiver_sender: {type: str}
+              alert_receiver_recipients: {type: list, elements: str}
+              alert_receiver_sendgrid_api_key: {type: str, no_log: true}
+              alert_receiver_channels: {type: list, elements: dict}
+              alert_receiver_database_url: {type: str}
+        """,
+}
+CHANNELS = "alert_receiver_channels: [{name: team}]\n"
+
+
+def test_receiver_needs_a_channel(check: Check, roles: Path) -> None:
+    write(roles, RECEIVER_ROLE)
+    inventory = INVENTORY + "alert_receiver: {hosts: {web1: {}}}\n"
+    cure = "or set alert_receiver_channels (host web1)"
+    assert check.problems(inventory, group_vars_alert_receiver="alert_receiver_sender: ''") == [
+        f"alert_receiver_sender is missing; set it in the inventory, {cure}",
+        f"alert_receiver_recipients is missing; set it in the inventory, {cure}",
+        "alert_receiver_sendgrid_api_key is missing; set it in a file that ansible-vault encrypts, " + cure,
+    ]
+    three = (
+        "alert_receiver_sender: a@b\nalert_receiver_recipients: [c@d]\nalert_receiver_sendgrid_api_key: x\n"
+    )
+    assert check.problems(inventory, group_vars_alert_receiver=three) == []
+    assert check.problems(inventory, group_vars_alert_receiver=CHANNELS) == []
+
+
+def test_several_receivers_need_a_database_that_they_share(check: Check, roles: Path) -> None:
+    write(roles, RECEIVER_ROLE)
+    inventory = INVENTORY + "alert_receiver: {hosts: {web1: {}, web2: {}}}\n"
+    (problem,) = check.problems(inventory, group_vars_alert_receiver=CHANNELS)
+    assert problem.startswith("alert_receiver_database_url is a file of each host's own")
+    assert problem.endswith("the same PostgreSQL database, or keep one host (hosts web1, web2)")
+    shared = CHANNELS + "alert_receiver_database_url: postgresql://db/alerts\n"
+    assert check.problems(inventory, group_vars_alert_receiver=shared) == []
+
+
 def test_host_of_a_component_must_be_watched(check: Check) -> None:
     inventory = "prometheus: {hosts: {monitor: {}}}\nnode_exporter: {hosts: {web1: {}}}"
     assert check.problems(inventory) == [

@@ -253,7 +253,7 @@ def test_the_test_alert_must_reach_each_receiver_and_is_ended() -> None:
             "verify_id": "x1",
             "receivers": {"r1": url, "r2": url},
         }
-        rows = list(verify_host.alertmanager_rows(plan, 5, send=True))
+        rows = list(verify_host.alertmanager_rows(plan, 5, {"r1": "secret", "r2": ""}, send=True))
     assert [(row["check"], row["state"]) for row in rows] == [
         ("test alert to r1", OK),
         ("test alert to r2", OK),
@@ -266,16 +266,81 @@ def test_the_test_alert_must_reach_each_receiver_and_is_ended() -> None:
 
 def test_a_test_alert_that_does_not_arrive_fails_with_the_reason() -> None:
     with serve(Alertmanager(silenced_by=["s1"])) as url:
-        (row,) = verify_host.alert_rows(url, {"r1": url}, "x1", limit=0.3)
+        (row,) = verify_host.alert_rows(url, {"r1": (url, "")}, "x1", limit=0.3)
     assert row["state"] == FAILED
     assert "A silence holds it back: s1." in row["detail"]
+
+
+def test_a_receiver_that_nobody_may_read_fails_with_the_cure() -> None:
+    alertmanager = Alertmanager()
+    with serve(alertmanager) as url:
+        plan = {"url": url, "members": 1, "watchdog": False, "verify_id": "x1", "receivers": {"r1": url}}
+        (row,) = verify_host.alertmanager_rows(plan, 5, {}, send=True)
+    assert (row["check"], row["state"]) == ("test alert to r1", FAILED)
+    assert "alert_receiver_users" in row["detail"]
+    assert not alertmanager.posted
+
+
+def test_the_token_is_shown_to_the_receiver_only_and_never_told() -> None:
+    seen: list[str | None] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.headers["Authorization"])
+            self.send_response(401)
+            self.end_headers()
+            self.wfile.write(b"who are you?")
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    with serve(Alertmanager()) as alertmanager, ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        receiver = f"http://127.0.0.1:{server.server_port}"
+        (row,) = verify_host.alert_rows(alertmanager, {"r1": (receiver, "s3cret")}, "x1", limit=0.3)
+        server.shutdown()
+    assert set(seen) == {"Bearer s3cret"}
+    assert "answers 401: who are you?" in row["detail"]
+    assert "s3cret" not in row["detail"]
+
+
+# Alert receiver
+
+TEST_CHANNELS = {"test_channels": ["fleetwatch-receiver", "test-channels", "--json"]}
+
+
+def channels(out: str, err: str = "") -> list[tuple[str, str, str]]:
+    def run(command: list[str]) -> tuple[int, str, str]:
+        assert command == TEST_CHANNELS["test_channels"]
+        return 1, out, err
+
+    rows = verify_host.api_rows("alert_receiver", "channels", verify_host.channel_rows(TEST_CHANNELS, run))
+    return [(row["check"], row["state"], row["detail"]) for row in rows]
+
+
+def test_each_channel_has_a_line_and_a_broken_one_fails() -> None:
+    results = [
+        {"channel": "mail", "ok": True, "detail": "sent"},
+        {"channel": "team", "ok": False, "detail": "HTTP 404."},
+    ]
+    first, last = channels(json.dumps(results))
+    assert first == ("channel mail", OK, "sent")
+    assert last[:2] == ("channel team", FAILED)
+    assert last[2].startswith("HTTP 404.")
+
+
+@pytest.mark.parametrize(("out", "err"), [("", "a\nbad settings\n"), ("{", "bad settings"), ("", "")])
+def test_a_command_that_does_not_work_is_a_line_with_its_words(out: str, err: str) -> None:
+    ((check, state, detail),) = channels(out, err)
+    assert (check, state) == ("channels", FAILED)
+    assert (err.splitlines() or ["it said nothing"])[-1] in detail
 
 
 def test_no_test_alert_is_sent_in_check_mode() -> None:
     alertmanager = Alertmanager()
     with serve(alertmanager) as url:
         plan = {"url": url, "members": 1, "watchdog": False, "verify_id": "x1", "receivers": {"r1": url}}
-        (row,) = verify_host.alertmanager_rows(plan, 5, send=False)
+        (row,) = verify_host.alertmanager_rows(plan, 5, {"r1": ""}, send=False)
     assert row["state"] == "skipped"
     assert not alertmanager.posted
 
@@ -363,6 +428,8 @@ VERIFY = {
     "shop/monitoring/verify.yml": "- {unit: shop.service, job: shop_worker, ready: /healthz}\n",
     "alertmanager/defaults/main.yml": "alertmanager_port: 9093\n",
     "alert_receiver/defaults/main.yml": "alert_receiver_port: 5001\n",
+    "alertmanager/monitoring/verify.yml": "- {unit: a.service, job: alertmanager, api: alertmanager}\n",
+    "alert_receiver/monitoring/verify.yml": "- {unit: r.service, job: alert_receiver, api: alert_receiver}\n",
 }
 
 
@@ -396,6 +463,39 @@ def test_prometheus_is_to_scrape_what_the_inventory_says(make_fleet: MakeFleet, 
     assert plan["targets"]["node_exporter"] == {"10.0.0.1:9100": "monitor", "10.0.0.2:9100": "web1"}
     assert plan["rules"] == {"node_exporter.yml": {"n": ["Down"]}, "own.yml": {"g": ["r"]}}
     assert plan["alertmanagers"] == {"am": "http://10.0.0.9:9093"}
+
+
+RECEIVERS = INVENTORY + "alertmanager: {hosts: {am: {}}}\nalert_receiver: {hosts: {r1: {}, r2: {}, r3: {}}}\n"
+
+
+def test_the_test_alert_is_looked_for_as_a_user_who_may_read(make_fleet: MakeFleet, roles: Path) -> None:
+    write(roles, VERIFY)
+    fleet = make_fleet(
+        RECEIVERS,
+        host_vars_r1="""
+            alert_receiver_users:
+              - {name: other, password: a, roles: [send]}
+              - {name: ops, password: '{{ vault }}', roles: [act]}
+              - {name: last, password: c, roles: [read]}
+            vault: b
+            """,
+        host_vars_r2="alert_receiver_anonymous_roles: [read]\n",
+        host_vars_r3="alert_receiver_users: [{name: other, password: a, roles: [send]}]\n",
+    )
+    plan = plan_of(fleet, "am", dict)
+    assert plan["tokens"] == {"r1": "b", "r2": ""}
+    assert set(plan["alertmanager"]["receivers"]) == {"r1", "r2", "r3"}
+
+
+def test_channels_are_tested_only_on_demand_and_on_hosts_of_the_receiver(
+    make_fleet: MakeFleet, roles: Path
+) -> None:
+    write(roles, VERIFY)
+    fleet = make_fleet(RECEIVERS)
+    assert "alert_receiver" not in plan_of(fleet, "r1", dict)
+    assert "alert_receiver" not in plan_of(fleet, "am", dict, channels=True)
+    command = plan_of(fleet, "r1", dict, channels=True)["alert_receiver"]["test_channels"]
+    assert command == ["/usr/local/bin/fleetwatch-receiver", "test-channels", "--json"]
 
 
 def test_a_host_without_components_has_nothing_to_look_at(make_fleet: MakeFleet, roles: Path) -> None:

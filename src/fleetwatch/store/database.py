@@ -174,10 +174,8 @@ def open_engine(url: URL | str, password: SecretStr | None = None) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _configure(connection: SqliteConnection, _record: object) -> None:
-        # Free pages can be given back later; only a file that is still empty takes this one, and only
-        # before WAL. WAL lets readers and the one writer work side by side; FULL makes each commit wait
-        # for the disk.
-        for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        # WAL lets readers and the one writer work side by side; FULL makes each commit wait for the disk.
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -118,10 +118,13 @@ class Maintenance(Database):
     def _dump(self, file: Path) -> None:
         from psycopg.conninfo import make_conninfo  # noqa: PLC0415 - only for PostgreSQL
 
+        # Not what the driver's own libpq says, whose options may be too new for pg_dump.
         _, arguments = self._engine.dialect.create_connect_args(self._engine.url)
+        arguments.pop("context", None)  # psycopg's own
+        where = make_conninfo(**arguments)
         options = ["--format=custom", "--no-password", "--lock-wait-timeout=60s"]
         password = {"PGPASSWORD": self._password.get_secret_value()} if self._password else {}
-        _run(["pg_dump", *options, "--file", str(file), "--dbname", make_conninfo("", **arguments)], password)
+        _run(["pg_dump", *options, "--file", str(file), "--dbname", where], password)
         _run(["pg_restore", "--file=/dev/null", str(file)])  # reads all of it
 
 

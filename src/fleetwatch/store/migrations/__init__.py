@@ -70,7 +70,9 @@ def _upgrade_sqlite(engine: Engine, file: Path) -> str | None:
         connection.exec_driver_sql("COMMIT")
         incremental = 2
         if connection.exec_driver_sql("PRAGMA auto_vacuum").scalar() != incremental:
-            connection.exec_driver_sql("VACUUM")  # makes it what was asked for on opening
+            # So that retention can give space back in small steps. VACUUM makes the change.
+            connection.exec_driver_sql("PRAGMA auto_vacuum=INCREMENTAL")
+            connection.exec_driver_sql("VACUUM")
         return found
 
 

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import yaml
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from fleetwatch.mailbox import smtp
 from fleetwatch.mailbox.app import Mailbox, create_app
 from fleetwatch.mailbox.settings import MailboxSettings
 
@@ -85,6 +86,8 @@ class Service:
     directory: Path
     secrets: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    variables: dict[str, str] = field(default_factory=dict)
+    """Further environment variables."""
 
     @property
     def command(self) -> list[str]:
@@ -97,7 +100,8 @@ class Service:
         for name, value in self.secrets.items():
             (credentials / name).write_text(value + "\n")
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("ALERT_")}
-        return inherited | {"PYTHONPATH": str(SOURCE), "CREDENTIALS_DIRECTORY": str(credentials)}
+        own = {"PYTHONPATH": str(SOURCE), "CREDENTIALS_DIRECTORY": str(credentials)}
+        return inherited | own | self.variables
 
     @property
     def log(self) -> Path:
@@ -109,6 +113,11 @@ class Service:
         return path
 
     def start(self, health: str, before: Callable[[], None] | None = None) -> None:
+        self.spawn(before)
+        wait_until(lambda: answers(health) or self._died(), 15, f"{self.module} answers")
+
+    def spawn(self, before: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:
+        """Start it without waiting for it."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own service
                 self.command,
@@ -118,7 +127,7 @@ class Service:
                 preexec_fn=before,  # noqa: PLW1509 - the test has no threads that matter here
                 start_new_session=True,
             )
-        wait_until(lambda: answers(health) or self._died(), 15, f"{self.module} answers")
+        return self.process
 
     def _died(self) -> bool:
         assert self.process is not None
@@ -189,6 +198,21 @@ def run_mailbox(directory: Path, **settings: object) -> Iterator[MailboxServer]:
         server.shutdown()
         server.server_close()
         mailbox.messages.close()
+
+
+@contextmanager
+def run_smtp(mailbox: MailboxServer, **settings: object) -> Iterator[int]:
+    """Run the mailbox's SMTP server beside its web side; yield its port."""
+    port = free_port()
+    values = mailbox.mailbox.settings.model_dump() | {"smtp_port": port, **settings}
+    server = smtp.server(
+        MailboxSettings.model_validate(values), mailbox.mailbox.keep, mailbox.mailbox.failures
+    )
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop()
 
 
 def alert(name: str = "HighCpu", **extra: Any) -> dict[str, Any]:

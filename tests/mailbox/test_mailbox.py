@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleetwatch.mailbox import smtp
-from tests.common.services import API_KEY, MailboxServer, Service, call, free_port, run_mailbox
+from tests.common.services import API_KEY, MailboxServer, Service, call, free_port, run_mailbox, run_smtp
 
 KEY = {"Authorization": f"Bearer {API_KEY}"}
 
@@ -23,11 +22,8 @@ def mailbox(tmp_path: Path) -> Iterator[MailboxServer]:
 
 @pytest.fixture
 def smtp_port(mailbox: MailboxServer) -> Iterator[int]:
-    port = free_port()
-    server = smtp.server("127.0.0.1", port, 100_000, mailbox.mailbox.keep, mailbox.mailbox.failures)
-    server.start()
-    yield port
-    server.stop()
+    with run_smtp(mailbox) as port:
+        yield port
 
 
 def _mail(**changes: Any) -> dict[str, Any]:
@@ -64,6 +60,7 @@ def test_sendgrid_accepts(mailbox: MailboxServer) -> None:
         "html": "<p>rich</p>",
         "headers": {},
         "custom_args": {"n": "1"},
+        "raw": "",
     }
     assert call("GET", f"{mailbox.url}/api/messages/1").json["subject"] == "Hello"
     assert call("GET", f"{mailbox.url}/api/messages/2").status == 404
@@ -218,7 +215,7 @@ def test_smtp_fails_on_demand(mailbox: MailboxServer, smtp_port: int, mode: str,
     _by_smtp(smtp_port)
 
 
-@pytest.mark.parametrize("mode", ["refuse", "timeout"])
+@pytest.mark.parametrize("mode", ["refuse", "timeout", "half_closed", "drip"])
 def test_smtp_hangs_up_on_demand(mailbox: MailboxServer, smtp_port: int, mode: str) -> None:
     mailbox.fail(mode, count=1, seconds=0.2)
     with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionError)):

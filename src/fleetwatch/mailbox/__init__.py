@@ -1,1 +1,1 @@
-"""The lab's mailbox: stands in for SendGrid and an SMTP server, shows what arrives, fails on demand."""
+"""The lab's mailbox: stands in for the providers of all channels, shows what arrives, fails on demand."""

@@ -40,9 +40,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (sqlite3.Error, OSError) as error:
         fail(SERVICE, f'setting "state_directory": cannot use {settings.state_directory}: {error}')
     address = settings.listen_address
-    mail = smtp.server(
-        address, settings.smtp_port, settings.max_message_bytes, mailbox.keep, mailbox.failures
-    )
+    try:
+        mail = smtp.server(settings, mailbox.keep, mailbox.failures)
+    except OSError as error:
+        file = settings.smtp_certificate_file
+        fail(
+            SERVICE,
+            f'setting "smtp_certificate_file" or "smtp_key_file": cannot use {file}: {error.strerror}',
+        )
     try:
         # One process, because failures and messages are shared; werkzeug's server gives the handler the
         # socket, which it needs to hang up without an answer.

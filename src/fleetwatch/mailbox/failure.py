@@ -7,7 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Mode = Literal["ok", "429", "500", "timeout", "refuse"]
+Mode = Literal["ok", "429", "500", "timeout", "refuse", "half_closed", "drip"]
+
+DRIP_PAUSE = 0.05  # seconds between two bytes of an answer that never ends
 
 
 class Failure(BaseModel):
@@ -18,11 +20,13 @@ class Failure(BaseModel):
     mode: Mode = "ok"
     """``429``: too many requests. ``500``: server error. ``timeout``: no answer for ``seconds``, then the
     connection is closed. ``refuse``: the connection is closed at once without an answer.
+    ``half_closed``: the sender sees the end of the connection at once, but it stays open the other way for
+    ``seconds``. ``drip``: an answer that never ends comes byte by byte for ``seconds``.
     SMTP replies 451 for 429, 554 for 500, and behaves alike for the others."""
     count: int | None = Field(default=None, ge=1, le=1_000_000)
     """How many deliveries fail before all is well again; ``None``: until told otherwise."""
     seconds: float = Field(default=5.0, ge=0, le=3600)
-    """For ``429``: X-RateLimit-Reset is so far away. For ``timeout``: how long to keep silent."""
+    """For ``429``: how long the sender is asked to wait. For the modes that keep the connection: how long."""
     deliver: bool = False
     """Keep the message although the sender is told that it failed: an answer that got lost."""
 

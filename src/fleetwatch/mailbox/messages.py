@@ -16,7 +16,7 @@ class Received:
     """A message as it came in."""
 
     via: str
-    """``sendgrid`` or ``smtp``."""
+    """``sendgrid``, ``smtp``, ``slack``, ``twilio`` or ``webhook``."""
     sender: str
     recipients: list[str]
     subject: str
@@ -24,6 +24,8 @@ class Received:
     html: str
     headers: dict[str, str] = field(default_factory=dict)
     custom_args: dict[str, str] = field(default_factory=dict)
+    raw: str = ""
+    """The body of the request, for those that come as one of any form: Slack, Twilio, webhook."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ _POSTPONE = timedelta(minutes=1)
 # A clock that was set back leaves times behind that it will not reach for long. No retry is later than this.
 _LONGEST_RETRY = timedelta(hours=2)
 _CLOCK_SLACK = timedelta(minutes=1)
+_EARLIER = aliased(Notification)  # once: making it costs as much as a query
 
 NextReminder = Callable[[Notification], timedelta | None]
 """Returns how long after a sent message the next reminder is due, ``None`` for never."""
@@ -198,15 +199,14 @@ class Outbox(Database):
 
 def _due(now: datetime, lease: float) -> ColumnElement[bool]:
     """Return the condition for rows that may be claimed now."""
-    earlier = aliased(Notification)
     # "Resolved" must not overtake "firing" of the same incident, even while that is being retried.
     waits_for_earlier = exists().where(
-        earlier.incident_id == Notification.incident_id,
-        earlier.channel == Notification.channel,
-        earlier.id < Notification.id,
-        earlier.state == State.QUEUED,
+        _EARLIER.incident_id == Notification.incident_id,
+        _EARLIER.channel == Notification.channel,
+        _EARLIER.id < Notification.id,
+        _EARLIER.state == State.QUEUED,
         or_(
-            earlier.wanted_at <= Notification.wanted_at,
+            _EARLIER.wanted_at <= Notification.wanted_at,
             Notification.transition == Transition.RESOLVED,
         ),
     )

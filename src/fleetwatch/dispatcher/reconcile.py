@@ -88,7 +88,7 @@ class Reconciler:
             ):
                 if answer.status != http.HTTPStatus.OK:
                     raise AlertmanagerError(f"{url} answered {answer.status}")
-                for part in answer.stream(_READ_BYTES, decode_content=False):
+                while part := answer.read1(_READ_BYTES, decode_content=False):
                     body += part
                     if len(body) > _MAX_BYTES:
                         raise AlertmanagerError(f"{url} answered more than {_MAX_BYTES} bytes")

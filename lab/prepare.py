@@ -23,6 +23,7 @@ PACKAGES = (
     "debian-archive-keyring",
     "openssh-client",
 )
+TEST_PACKAGES = ("postgresql",)  # whose server the tests of the store start for themselves
 
 
 class ProblemsError(LabError):
@@ -33,9 +34,9 @@ class ProblemsError(LabError):
         super().__init__("\n".join(problems))
 
 
-def packages() -> list[str]:
-    """Return the Debian packages that are missing here."""
-    wanted = [*PACKAGES, engine.runtime()]
+def packages(more: Iterable[str] = ()) -> list[str]:
+    """Return the Debian packages that are missing here, for the lab and ``more``."""
+    wanted = [*PACKAGES, engine.runtime(), *more]
     if not venv.current() and not venv.can_be_made():
         wanted.append("python3-venv")
     return apt.missing(wanted)
@@ -55,13 +56,16 @@ def check_basics() -> None:
         raise ProblemsError([problem])
 
 
-def check(*, hosts: int = 0, releases: Iterable[str] = (), ports: Iterable[int] = ()) -> list[str]:
+def check(
+    *, hosts: int = 0, releases: Iterable[str] = (), ports: Iterable[int] = (), tests: bool = False
+) -> list[str]:
     """Check everything else that can be checked without changing anything.
 
     Args:
         hosts: how many hosts will be made.
         releases: Debian releases of those hosts.
         ports: ports on 127.0.0.1 that have to be free.
+        tests: whether the tests will be run too, not the lab alone.
 
     Returns:
         The Debian packages to install.
@@ -70,7 +74,7 @@ def check(*, hosts: int = 0, releases: Iterable[str] = (), ports: Iterable[int] 
         ProblemsError: something stands in the way.
 
     """
-    missing = packages()
+    missing = packages(TEST_PACKAGES if tests else ())
     if problems := list(_problems(missing, hosts, set(releases), ports)):
         raise ProblemsError(problems)
     return missing
@@ -117,7 +121,7 @@ def main() -> int:
             venv.ensure(console)
             return 0
         check_basics()
-        install(check(), console)
+        install(check(tests=True), console)
         venv.ensure(console)
         if not options.only:
             tools.ensure(console)

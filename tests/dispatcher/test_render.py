@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 
 from fleetwatch.alerting.settings import AlertingSettings
 from fleetwatch.dispatcher.render import (
@@ -538,6 +539,18 @@ def test_a_site_extends_a_built_in_template(site: Callable[[str, str], Renderer]
     assert page.links["Call"] == "https://call.example"
     assert "Sent by Fleetwatch" in page.text
     assert "b" not in {tag for tag, _ in page.tags}
+
+
+def test_the_examples_of_the_how_to_work(site: Callable[[str, str], Renderer], tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/how-to/change-messages.md").read_text()
+    (template,) = re.findall(r"^```jinja\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (values,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    site("mail.html", template)
+    own = renderer(template_directory=tmp_path, **yaml.safe_load(values))
+    own.check()
+    mail = Page(own.message([row()], ["mail.html"]).parts["mail.html"])
+    assert "On call: operations" in mail.text
+    assert mail.links["Team"] == "https://wiki.example.org/teams/ops"
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,12 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
+from fleetwatch.common import tracing
 from fleetwatch.dispatcher import dispatcher as module
 from fleetwatch.dispatcher.channels import DeliveryError, Message
 from fleetwatch.dispatcher.dispatcher import Dispatcher
 from fleetwatch.store import Incident, Notification, State
+from tests.common.collector import run_collector
 from tests.common.services import alert, wait_until
 from tests.dispatcher.conftest import Post
 
@@ -308,3 +310,29 @@ def test_an_outcome_is_recorded_even_when_the_store_fails_for_a_moment(
     post.accept(alert("Later"))
     with post.dispatcher({"mail": provider}):
         wait_until(lambda: len(provider.messages) == 2)
+
+
+def test_a_delivery_belongs_to_the_trace_of_its_alert(post: Post) -> None:
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    provider = Provider(fail(DeliveryError("no answer")))
+    post.accept(alert(), traceparent=f"00-{trace}-b7ad6b7169203331-01")
+    with run_collector() as collector:
+        tracing.setup("alert_dispatcher", collector.url)
+        with post.dispatcher({"mail": provider}):
+            post.wait(lambda row: row.attempts == 1 and row.last_error)
+            provider.act = lambda: None
+            post.wait_sent()
+        tracing.shutdown()
+    spans = [span for span in collector.spans if span.name == "deliver"]
+    assert {(span.trace, span.parent) for span in spans} == {(trace, "b7ad6b7169203331")}
+    assert spans[0].attributes == {"channel": "mail", "attempt": 1, "notifications": 1, "outcome": "retried"}
+    assert spans[-1].attributes["outcome"] == "sent"
+    assert all((message.traceparent or "").startswith(f"00-{trace}-") for message in provider.messages)
+
+
+def test_without_tracing_the_context_is_still_handed_on(post: Post) -> None:
+    provider = Provider()
+    post.accept(alert(), traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    with post.dispatcher({"mail": provider}):
+        post.wait_sent()
+    assert provider.messages[0].traceparent == post.notification().traceparent is not None

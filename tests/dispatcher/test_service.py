@@ -1,4 +1,4 @@
-"""Receiver, dispatcher and mailbox as processes of their own."""
+"""The dispatcher as a process of its own."""
 
 from __future__ import annotations
 
@@ -17,95 +17,84 @@ from tests.common.services import (
     alert,
     call,
     free_port,
-    run_mailbox,
     wait_until,
 )
+from tests.dispatcher.conftest import Post
 
 
 @pytest.fixture
-def mailbox(tmp_path: Path) -> Iterator[MailboxServer]:
-    with run_mailbox(tmp_path) as server:
-        yield server
-
-
-@pytest.fixture
-def config(tmp_path: Path, mailbox: MailboxServer) -> dict[str, Any]:
-    return {
-        "port": free_port(),
-        "dispatcher_port": free_port(),
-        "database_url": f"sqlite:///{tmp_path}/alerts.db",
-        "sender": "fleetwatch@example.org",
-        "recipients": ["ops@example.org"],
-        "sendgrid_host": mailbox.url,
-        "sendgrid_timeout": 1,
-        "lease": 2,
+def service(tmp_path: Path, database: str, post: Post) -> Iterator[Service]:
+    settings = {
+        name: value for name, value in post.settings.items() if name not in ("channel_secrets", "channels")
     }
-
-
-@pytest.fixture
-def receiver(tmp_path: Path, config: dict[str, Any]) -> Iterator[Service]:
-    service = Service("receiver", config, tmp_path)
-    service.start(f"http://127.0.0.1:{config['port']}/readyz")
+    channels = [{**channel, "timeout": 1} for channel in post.settings["channels"]]
+    config = {"dispatcher_port": free_port(), "database_url": database, "lease": 2, "channels": channels}
+    service = Service("dispatcher", settings | config, tmp_path, {"channel.mail.api_key": API_KEY})
     yield service
     service.kill()
 
 
-@pytest.fixture
-def dispatcher(tmp_path: Path, config: dict[str, Any]) -> Iterator[Service]:
-    service = Service("dispatcher", config, tmp_path, {"sendgrid_api_key": API_KEY})
-    yield service
-    service.kill()
-
-
-def _notification(config: dict[str, Any]) -> dict[str, Any]:
-    (incident,) = call("GET", f"http://127.0.0.1:{config['port']}/api/v1/incidents").json["incidents"]
-    (notification,) = incident["notifications"]
-    return dict(notification)
+def _url(service: Service, path: str) -> str:
+    return f"http://127.0.0.1:{service.config['dispatcher_port']}{path}"
 
 
 def test_sigkill_while_sending_leads_to_redelivery(
-    config: dict[str, Any], receiver: Service, dispatcher: Service, mailbox: MailboxServer
+    service: Service, post: Post, mailbox: MailboxServer
 ) -> None:
-    health = f"http://127.0.0.1:{config['dispatcher_port']}/readyz"
-    dispatcher.start(health)
+    service.start(_url(service, "/readyz"))
     mailbox.fail("timeout", seconds=5, count=1)
-    assert call("POST", f"http://127.0.0.1:{config['port']}/alerts", {"alerts": [alert()]}).status == 200
+    post.accept(alert())
     wait_until(lambda: mailbox.mailbox.failures.get().mode == "ok", what="the attempt reached the mailbox")
-    dispatcher.kill()
-    held = _notification(config)
-    assert (held["state"], held["attempts"]) == ("queued", 1)
+    service.kill()
+    held = post.notification()
+    assert (held.state, held.attempts) == ("queued", 1)
     assert mailbox.subjects() == []
 
-    dispatcher.start(health)
+    service.start(_url(service, "/readyz"))
     wait_until(lambda: mailbox.subjects() == ["[CRITICAL] HighCpu on node1"], what="redelivery")
-    sent = wait_until(lambda: (row := _notification(config))["state"] == "sent" and row)
-    assert isinstance(sent, dict)
-    assert (sent["attempts"], sent["provider_id"]) == (2, mailbox.messages()[0]["message_id"])
-    metrics = call("GET", f"http://127.0.0.1:{config['dispatcher_port']}/metrics").text
-    assert 'alert_dispatcher_deliveries_total{channel="sendgrid",outcome="sent"} 1.0' in metrics
+    sent = post.wait_sent()
+    assert (sent.attempts, sent.provider_id) == (2, mailbox.messages()[0]["message_id"])
+    metrics = call("GET", _url(service, "/metrics")).text
+    assert 'alert_dispatcher_deliveries_total{channel="mail",outcome="sent"} 1.0' in metrics
     began = time.monotonic()
-    assert dispatcher.terminate() == 0
+    assert service.terminate() == 0
     assert time.monotonic() - began < 3
-    assert API_KEY not in dispatcher.log.read_text()
-    assert dispatcher.events()[-1]["event"] == "stopped"
+    assert API_KEY not in service.log.read_text()
+    assert service.events()[-1]["event"] == "stopped"
 
 
+def test_sigterm_lets_the_attempt_under_way_finish(
+    service: Service, post: Post, mailbox: MailboxServer
+) -> None:
+    service.start(_url(service, "/readyz"))
+    mailbox.fail("timeout", seconds=0.5, count=1)  # it answers after all, with an error
+    post.accept(alert())
+    wait_until(lambda: mailbox.mailbox.failures.get().mode == "ok", what="the attempt reached the mailbox")
+    assert service.terminate() == 0
+    row = post.notification()
+    assert (row.attempts, row.claimed_by) == (1, None)
+    assert row.last_error
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
-    ("key", "changes", "expected"),
+    ("key", "change", "expected"),
     [
-        ("", {}, 'secret "sendgrid_api_key" is missing'),
-        ("SG.two\nlines", {}, 'setting "sendgrid_api_key": not one word of printable ASCII'),
+        ("", {}, 'secret "channel.mail.api_key" is missing'),
+        ("SG.two\nlines", {}, 'secret "channel.mail.api_key" is not one word of printable ASCII'),
         (API_KEY, {"dispatcher_port": None}, 'setting "dispatcher_port": cannot listen'),
+        (API_KEY, {"database_url": "sqlite:////nowhere/alerts.db"}, "does not exist"),
+        (API_KEY, {"links": {"Wiki": "https://wiki/{{ oops"}}, 'setting "links": the URL of "Wiki"'),
     ],
 )
 def test_wrong_settings_end_it_with_one_line(
-    config: dict[str, Any], dispatcher: Service, key: str, changes: dict[str, Any], expected: str
+    service: Service, key: str, change: dict[str, Any], expected: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        config |= {name: port if value is None else value for name, value in changes.items()}
-        dispatcher.secrets["sendgrid_api_key"] = key
-        ended = dispatcher.run()
+        service.config |= {name: port if value is None else value for name, value in change.items()}
+        service.secrets["channel.mail.api_key"] = key
+        ended = service.run()
     assert ended.returncode == 2
     assert ended.stderr.count("\n") == 1
     assert ended.stderr.startswith("alert_dispatcher: ")

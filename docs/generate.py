@@ -106,7 +106,8 @@ def _options(options: Mapping[str, Any], defaults: Mapping[str, Any], depth: int
         if facts[0] == "list":
             facts = [f"list of {option.get('elements', 'raw')}"]
         if "choices" in option:
-            facts = [" or ".join(f"`{choice}`" for choice in option["choices"])]
+            choices = " or ".join(f"`{choice}`" for choice in option["choices"])
+            facts = [f"list of {choices}" if facts[0].startswith("list") else choices]
         if option.get("required"):
             facts.append("**required**")
         elif name in defaults:

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.fleetwatch.monitoring.plugins.filter.secrets import CHANNEL_SECRETS
+
+from fleetwatch.common.settings import read
+from fleetwatch.dispatcher.render import Renderer
+from fleetwatch.dispatcher.sample import sample
+from fleetwatch.dispatcher.settings import DispatcherSettings
+from fleetwatch.receiver.settings import ReceiverSettings
+from fleetwatch.store.models import Transition
+from tests.docs.conftest import load
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
@@ -19,16 +30,41 @@ INVENTORY = "inventory/production/"
 PAGES = ["add-a-host", "change-a-threshold", "route-alerts", "your-own-programs", "high-availability"]
 SECRETS = {
     "vault_sendgrid_api_key": "SG.test",
+    "vault_alert_receiver_webhook_token": "from-alertmanager",
+    "vault_alert_receiver_ops_password": "of-ops",
+    "vault_alert_receiver_database_password": "of-the-database",
     "vault_slack_database_url": "https://hooks.example.com/database",
+    "vault_slack_url": "https://hooks.example.com/team",
     "vault_night_shift_url": "https://calls.example.com/night",
+    "vault_smtp_password": "of-the-mail-server",
+    "vault_twilio_auth_token": "of-twilio",
+    "vault_ticket_token": "of-tickets",
+    "vault_ticket_hmac_key": "signs-tickets",
 }
 
 # A role that borrows all but its tasks from the real one, and writes down what that would have put on a host.
 RENDER = {
+    "alert_receiver": """
+- ansible.builtin.file:
+    path: "{{ output }}/{{ item }}"
+    state: directory
+    mode: "0700"
+  loop: [credentials, templates]
+- ansible.builtin.copy:
+    content: "{{ item.value }}"
+    dest: "{{ output }}/{{ item.key }}"
+    mode: "0600"
+  loop: "{{ alert_receiver_secrets | combine(alert_receiver_template_files,
+    {'receiver.yml': alert_receiver_settings | to_nice_yaml(sort_keys=false)}) | dict2items }}"
+""",
     "alertmanager": """
 - ansible.builtin.copy:
     content: "{{ lookup('ansible.builtin.template', 'alertmanager.yml.j2') }}"
     dest: "{{ output }}/alertmanager.yml"
+    mode: "0600"
+- ansible.builtin.copy:
+    content: "{{ alertmanager_credentials | to_json }}"
+    dest: "{{ output }}/credentials.json"
     mode: "0600"
 """,
     "prometheus": """
@@ -46,11 +82,15 @@ RENDER = {
 }
 
 
+def blocks(page: str, folder: str) -> list[tuple[str, str]]:
+    """Return the files below a folder that a page shows, and their content; one may come in several parts."""
+    text = (ROOT / f"docs/how-to/{page}.md").read_text()
+    return re.findall(rf"^```yaml\n# {folder}([^\n]+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
 def files(page: str, folder: str) -> dict[str, str]:
     """Return the files below a folder that a page shows, and their content."""
-    text = (ROOT / f"docs/how-to/{page}.md").read_text()
-    found = re.findall(rf"^```yaml\n# {folder}([^\n]+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return dict(found)
+    return dict(blocks(page, folder))
 
 
 @pytest.fixture
@@ -63,17 +103,22 @@ def inventory(tmp_path: Path) -> Path:
 
 def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     for key, value in new.items():
-        both = isinstance(value, dict) and isinstance(old.get(key), dict)
-        old[key] = merge(old[key], value) if both else value
+        if isinstance(value, dict) and isinstance(old.get(key), dict):
+            merge(old[key], value)
+        elif key == "alert_receiver_channels":  # a page shows them one by one
+            old[key] = old.get(key, []) + value
+        else:
+            old[key] = value
     return old
 
 
 def follow(page: str, inventory: Path) -> None:
     """Write into the inventory what the page says."""
-    for name, block in files(page, INVENTORY).items():
+    for name, block in blocks(page, INVENTORY):
         path = inventory / name
-        old = (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
-        path.write_text(yaml.safe_dump(merge(old, yaml.safe_load(block)), sort_keys=False))
+        old = (load(path.read_text()) if path.exists() else None) or {}
+        new = load(block)
+        path.write_text(yaml.safe_dump(merge(old, new), sort_keys=False))
 
 
 def render(component: str, inventory: Path) -> Path:
@@ -159,6 +204,85 @@ def test_routes_lead_where_the_page_says(inventory: Path) -> None:
     assert receivers("alertname=LowDiskSpace", "host=db1", "severity=warning") == {"database-team"}
     assert receivers("alertname=NodeDown", "host=web1", "severity=critical") == {"night-shift", "fleetwatch"}
     assert receivers("alertname=HighLoadAverage", "host=web1", "severity=warning") == {"fleetwatch"}
+
+
+def test_two_receivers_get_the_token_and_share_a_database(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follow("high-availability", inventory)
+    folder = render("alertmanager", inventory)
+    checker("amtool", "check-config", folder / "alertmanager.yml")
+    config = yaml.safe_load((folder / "alertmanager.yml").read_text())
+    hooks = [hook for receiver in config["receivers"] for hook in receiver.get("webhook_configs", [])]
+    shown = {hook["url"]: hook["http_config"]["authorization"]["credentials_file"] for hook in hooks}
+    assert shown == {
+        "http://192.0.2.10:5001/alerts": "/etc/alertmanager/credentials/monitor1",
+        "http://192.0.2.11:5001/alerts": "/etc/alertmanager/credentials/monitor2",
+    }
+    token = SECRETS["vault_alert_receiver_webhook_token"]
+    assert json.loads((folder / "credentials.json").read_text()) == {
+        "credentials/monitor1": token,
+        "credentials/monitor2": token,
+    }
+    shutil.rmtree(inventory.parent / "roles")
+    receiver, _ = receiver_settings(render("alert_receiver", inventory), monkeypatch)
+    assert receiver.database_url.startswith("postgresql://")
+    assert receiver.database_password
+    assert len(receiver.alertmanagers) == 2
+
+
+def receiver_settings(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[ReceiverSettings, DispatcherSettings]:
+    """Return what both services read from the files that the role would write."""
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder / "credentials"))
+    file = folder / "receiver.yml"
+    return read(ReceiverSettings, file), read(DispatcherSettings, file)
+
+
+def test_the_example_sends_mail_through_sendgrid(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = render("alert_receiver", inventory)
+    receiver, dispatcher = receiver_settings(folder, monkeypatch)
+    (channel,) = dispatcher.channels
+    assert (channel.name, channel.type) == ("mail", "sendgrid")
+    assert dispatcher.secret("mail", "api_key") == SECRETS["vault_sendgrid_api_key"]
+    assert {user.name: user.roles for user in receiver.users} == {
+        "alertmanager": ["send"],
+        "ops": ["read", "act"],
+    }
+    assert receiver.alertmanagers == ["http://192.0.2.10:9093"]
+    assert str(receiver.external_url) == "http://192.0.2.10:5001"
+    text = (folder / "receiver.yml").read_text()
+    assert not [secret for secret in SECRETS.values() if secret in text]
+
+
+def test_every_way_to_notify_is_one(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/how-to/notify.md").read_text()
+    follow("notify", inventory)
+    (inventory.parent / "messages").mkdir()
+    (template,) = re.findall(r"^```jinja\n\{#[^\n]+\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (inventory.parent / "messages/mail.subject.j2").write_text(template)
+    folder = render("alert_receiver", inventory)
+
+    receiver, dispatcher = receiver_settings(folder, monkeypatch)
+    assert {channel.type for channel in dispatcher.channels} == CHANNEL_SECRETS.keys()
+    text = (folder / "receiver.yml").read_text()
+    assert not [secret for secret in SECRETS.values() if secret in text]
+    assert dispatcher.links["Host"].endswith("/{{ labels.host }}")
+
+    router, noon = receiver.router, datetime(2026, 6, 1, 12, tzinfo=UTC)
+    labels = {"severity": "critical", "host": "db1"}
+    planned = router.firing("fleetwatch", labels, "critical", noon)
+    told = {(plan.channel, (plan.due_at - noon).total_seconds()) for plan in planned}
+    assert told == {("ticket", 0), ("mail", 0), ("team", 0), ("sms", 900), ("office", 3600)}
+    (rest,) = router.firing("fleetwatch", {"severity": "warning"}, "warning", noon.replace(hour=23))
+    assert (rest.channel, rest.due_at) == ("team", datetime(2026, 6, 2, 5, tzinfo=UTC))
+
+    monkeypatch.setenv("ALERT_RECEIVER_TEMPLATE_DIRECTORY", str(folder / "templates"))
+    renderer = Renderer(read(DispatcherSettings, folder / "receiver.yml"))
+    renderer.check()
+    rows = sample(Transition.FIRING, 1, noon)
+    assert renderer.message(rows, ["mail.subject"]).parts["mail.subject"].startswith("[shop, ")
 
 
 def test_a_component_is_added_as_the_page_says(inventory: Path) -> None:

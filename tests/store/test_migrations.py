@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import sqlite3
@@ -224,6 +225,17 @@ def test_several_processes_at_once(empty: str) -> None:
 
     with ThreadPoolExecutor(3) as pool:
         assert sorted(pool.map(migrate, range(3))) == ["0002", "0002", "None"]
+
+
+def test_an_upgrade_waits_for_another_in_the_same_folder(file: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        descriptor = os.open(file.parent, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        waits = pool.submit(migrations.upgrade, f"sqlite:///{file}")
+        with pytest.raises(TimeoutError):
+            waits.result(0.5)
+        os.close(descriptor)
+        assert waits.result(10) == "0001"
 
 
 def test_a_row_that_refers_to_nothing_stops_it(file: Path) -> None:

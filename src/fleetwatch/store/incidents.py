@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from fleetwatch.alerting.routes import Planned, Router
@@ -100,8 +100,8 @@ class _Known:
     """``None`` until it is inserted."""
     values: dict[str, Any] = field(default_factory=dict)
     """The row to be inserted, for a new one."""
-    queued: list[dict[str, Any]] = field(default_factory=list)
-    """The notifications to be inserted with it."""
+    queued: list[tuple[Planned, str | None]] = field(default_factory=list)
+    """The messages to be queued with it, each with its trace context."""
 
 
 class _Changes:
@@ -195,7 +195,7 @@ class _Changes:
         }
         plan = self._router.resolved if resolved else self._router.firing
         known.queued = [
-            _row(planned, self._now, event.traceparent)
+            (planned, event.traceparent)
             for planned in plan(event.receiver, event.labels, severity, self._now)
         ]
         self._known[event.fingerprint, starts_at] = known
@@ -212,16 +212,10 @@ class _Changes:
             "ends_at": event.ends_at or self._now,
             "resolved_received_at": self._now,
         }
-        told = [row for row in known.queued if row["transition"] == Transition.FIRING]
-        known.queued = told + [
-            _row(planned, self._now, event.traceparent)
-            for planned in _ends(
-                ((row["channel"], row["route"]) for row in told),
-                self._router,
-                known.values["severity"],
-                self._now,
-            )
-        ]
+        told = [each for each in known.queued if each[0].transition == Transition.FIRING]
+        channels = [(planned.channel, planned.route) for planned, _ in told]
+        ends = _ends(channels, self._router, known.values["severity"], self._now)
+        known.queued = told + [(planned, event.traceparent) for planned in ends]
 
     def flush(self) -> None:
         """Write."""
@@ -232,13 +226,14 @@ class _Changes:
                 insert(Incident).returning(Incident.id, Incident.fingerprint, Incident.starts_at),
                 [known.values for known in self._new],
             )
+            # What many are to be told in the same way is one statement too.
+            alike: dict[tuple[Planned, str | None], list[int]] = {}
             for number, fingerprint, starts_at in inserted:
-                known = self._known[fingerprint, starts_at]
-                known.id = number
-                for row in known.queued:
-                    row["incident_id"] = number
-            if rows := [row for known in self._new for row in known.queued]:
-                connection.execute(insert(Notification), rows)
+                for each in self._known[fingerprint, starts_at].queued:
+                    alike.setdefault(each, []).append(number)
+            # Beginnings first, since an incident's messages go out in the order of their ids.
+            for planned, traceparent in sorted(alike, key=lambda each: each[0].transition != "firing"):
+                _queue(connection, alike[planned, traceparent], planned, self._now, traceparent)
         if self._closed:
             _close(
                 self._session,
@@ -383,6 +378,18 @@ def _ends(told: Iterable[tuple[str, str]], router: Router, severity: str, now: d
         if route is None or route.send_resolved:
             due = route.due(severity, now) if route else now
             yield Planned(Transition.RESOLVED, channel, name, due)
+
+
+def _queue(
+    connection: Connection, incidents: list[int], planned: Planned, now: datetime, traceparent: str | None
+) -> None:
+    """Queue the same message for several incidents."""
+    values = _row(planned, now, traceparent)
+    columns = [getattr(Notification, name) for name in values]
+    constants = [literal(value, column.type) for column, value in zip(columns, values.values(), strict=True)]
+    for part in _chunks(incidents):
+        chosen = select(Incident.id, *constants).where(Incident.id.in_(part)).order_by(Incident.id)
+        connection.execute(insert(Notification).from_select([Notification.incident_id, *columns], chosen))
 
 
 def _row(planned: Planned, now: datetime, traceparent: str | None) -> dict[str, Any]:

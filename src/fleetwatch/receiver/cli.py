@@ -27,6 +27,7 @@ COMMANDS = {
     "backup": ("fleetwatch.store.commands:Backup", "write the database into one file, while it is in use"),
     "prune": ("fleetwatch.store.commands:Prune", "delete incidents older than the setting retention"),
     "render": ("fleetwatch.dispatcher.preview", "show what a message looks like"),
+    "test-channels": ("fleetwatch.dispatcher.probe", "send a test message through each channel"),
 }
 """Name of each subcommand, where it is, and what it does."""
 

@@ -21,8 +21,11 @@ class HasSocket(Protocol):
 
 
 @contextmanager
-def deadline(seconds: float, client: HasSocket) -> Iterator[None]:
-    """Hang up on a client that takes longer than so many seconds in all; then raise TimeoutError."""
+def deadline(seconds: float, client: HasSocket) -> Iterator[Event]:
+    """Hang up on a client that takes longer than so many seconds in all; then raise TimeoutError.
+
+    The event is set when it was hung up on: a client may take the broken end of an answer for a proper one.
+    """
     done, expired = Event(), Event()
 
     def watch() -> None:
@@ -37,7 +40,7 @@ def deadline(seconds: float, client: HasSocket) -> Iterator[None]:
 
     Thread(target=watch, name="deadline", daemon=True).start()
     try:
-        yield
+        yield expired
     except Exception:
         if expired.is_set():
             raise TimeoutError(f"no complete answer within {seconds:.3g} s") from None

@@ -6,6 +6,7 @@ import http.client
 import json
 import logging
 import math
+import re
 import socket
 import ssl
 import time
@@ -91,7 +92,7 @@ class Client:
         try:
             connection = self._connect(target, ends)
             try:
-                with deadline(max(ends - time.monotonic(), 0.0), connection):
+                with deadline(max(ends - time.monotonic(), 0.0), connection) as expired:
                     # The address is in the connection, so that the name stands in this header only.
                     connection.request(
                         "POST",
@@ -102,6 +103,8 @@ class Client:
                         decode_content=False,
                     )
                     response = connection.getresponse()
+                    if expired.is_set():  # in the middle of the headers
+                        raise TimeoutError
                     # The status decides: an answer that breaks off later is one all the same.
                     content = bytearray()
                     with suppress(OSError, HTTPError, http.client.HTTPException):
@@ -202,9 +205,9 @@ def redact(text: str, secrets: Iterable[str]) -> str:
 
 
 def secret_parts(url: str) -> list[str]:
-    """Return what of a secret URL must not be told: all of it, its path, and each long piece of the path."""
-    path = parse_url(url).request_uri if "//" in url else url
-    return [url, path, *(piece for piece in path.split("/") if len(piece) >= _MIN_SECRET)]
+    """Return what of a secret URL must not be told: all of it, its path, and each long piece of it."""
+    path = url.partition("//")[2].partition("/")[2]
+    return [part for part in (url, path, *re.split("[/?&=]", path)) if len(part) >= _MIN_SECRET]
 
 
 def json_part(message: Message, template: str) -> bytes:

@@ -171,7 +171,7 @@ class Notification(Base):
         UniqueConstraint(
             "incident_id", "channel", "transition", "sequence", "episode", name="uq_notifications_once"
         ),
-        Index(None, "state", "channel", "due_at"),
+        Index(None, "state", "channel", "due_at", "id"),  # in the order of claims
         Index(None, "channel", "queued_at"),  # how many came of late
     )
 

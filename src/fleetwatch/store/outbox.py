@@ -204,7 +204,8 @@ def _due(now: datetime, lease: float) -> ColumnElement[bool]:
         _EARLIER.incident_id == Notification.incident_id,
         _EARLIER.channel == Notification.channel,
         _EARLIER.id < Notification.id,
-        _EARLIER.state == State.QUEUED,
+        # Not "= queued", for which PostgreSQL, before it has statistics, scans all that is queued.
+        _EARLIER.state.not_in([State.SENT, State.PARKED, State.CANCELLED]),
         or_(
             _EARLIER.wanted_at <= Notification.wanted_at,
             Notification.transition == Transition.RESOLVED,

@@ -28,7 +28,9 @@ def upgrade() -> None:
     op.drop_index("ix_notifications_state_due", "notifications")
     _change_notifications(_notifications() if sqlite else None)
     op.create_index("ix_incidents_resolved_received_at", "incidents", ["resolved_received_at"])
-    op.create_index("ix_notifications_state_channel_due_at", "notifications", ["state", "channel", "due_at"])
+    op.create_index(
+        "ix_notifications_state_channel_due_at_id", "notifications", ["state", "channel", "due_at", "id"]
+    )
     op.create_index("ix_notifications_channel_queued_at", "notifications", ["channel", "queued_at"])
     op.create_table(
         "events",

@@ -75,10 +75,12 @@ Time = Annotated[datetime | None, BeforeValidator(_not_set)]
 Text = Annotated[str, BeforeValidator(_empty_if_none)]
 
 
-class _Alert(BaseModel):
+class Alert(BaseModel):
+    """One alert of a message; only `labels` are needed."""
+
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
-    status: Annotated[Literal["firing", "resolved"], BeforeValidator(_lower)]
+    status: Annotated[Literal["firing", "resolved"], BeforeValidator(_lower)] = "firing"
     labels: Texts = Field(min_length=1)
     annotations: Texts | None = None
     starts_at: Time = Field(None, alias="startsAt")
@@ -131,7 +133,7 @@ def _event(raw: object, payload: dict[str, Any], traceparent: str | None) -> Ale
     if not isinstance(raw, dict):
         raise ValueError("an alert must be a JSON object")  # noqa: TRY004 - the data is wrong, not the program
     group_status = payload.get("status") or Status.FIRING
-    alert = _Alert.model_validate({"status": group_status, **raw}, by_alias=True)
+    alert = Alert.model_validate({"status": group_status, **raw}, by_alias=True)
     _check_unicode(alert)
     # Alertmanager escapes the receiver's name as a regular expression: "web.hook" comes as "web\.hook".
     receiver = _text(payload.get("receiver")).replace("\\", "")
@@ -160,7 +162,7 @@ def _without_nul(value: Any) -> Any:
     return value
 
 
-def _check_unicode(alert: _Alert) -> None:
+def _check_unicode(alert: Alert) -> None:
     """Refuse lone surrogates, which JSON can express, but neither a database nor a mail can hold."""
     annotations = alert.annotations or {}
     try:

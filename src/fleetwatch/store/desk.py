@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -270,13 +270,9 @@ def _encode(number: int) -> str:
 
 
 def _decode(cursor: str) -> int:
-    try:
-        number = int.from_bytes(base64.b64decode(cursor.encode() + b"==", b"-_", validate=True))
-    except (binascii.Error, UnicodeEncodeError):
-        number = -1
-    if not 0 <= number <= _MAX_ID:
+    if not re.fullmatch(r"[A-Za-z0-9_-]{6}", cursor):
         raise ValueError("the cursor is not one that was given out")
-    return number
+    return min(int.from_bytes(base64.urlsafe_b64decode(cursor + "==")), _MAX_ID)
 
 
 def _get(session: Session, number: int, *options: Any) -> Incident:

@@ -33,11 +33,21 @@ class Load:
 
 
 class _Connection:
-    def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), 30)
-        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def __init__(self, port: int, selector: selectors.BaseSelector) -> None:
+        self._port = port
+        self._selector = selector
         self.sent_at = 0.0
         self.answer = b""
+        self._open()
+
+    def _open(self) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", self._port), 30)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector.register(self.socket, selectors.EVENT_READ, self)
+
+    def close(self) -> None:
+        self._selector.unregister(self.socket)
+        self.socket.close()
 
     def send(self, request: bytes) -> None:
         self.answer = b""
@@ -53,8 +63,14 @@ class _Connection:
         head, end, body = self.answer.partition(b"\r\n\r\n")
         if not end:
             return None
-        length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
-        return int(head[9:12]) if len(body) >= length else None
+        head = head.lower()
+        length = int(head.partition(b"content-length:")[2].split(b"\r\n", 1)[0])
+        if len(body) < length:
+            return None
+        if b"connection: close" in head:
+            self.close()
+            self._open()
+        return int(head[9:12])
 
 
 def run(
@@ -73,9 +89,7 @@ def run(
     load = Load()
     sent = 0
     with selectors.DefaultSelector() as selector:
-        idle = [_Connection(port) for _ in range(connections)]
-        for connection in idle:
-            selector.register(connection.socket, selectors.EVENT_READ, connection)
+        idle = [_Connection(port, selector) for _ in range(connections)]
         began = time.perf_counter()
         under_way = 0
         while True:
@@ -95,5 +109,5 @@ def run(
                     idle.append(connection)
         load.seconds = time.perf_counter() - began
         for connection in idle:
-            connection.socket.close()
+            connection.close()
     return load

@@ -46,7 +46,8 @@ MAX_RESIDENT_MB = 150.0
 MAX_GROWTH_MB = 10.0
 MAX_HANDOVER_SECONDS = 1.0
 SOURCE = Path(__file__).parents[1] / "src"
-_PAGE = os.sysconf("SC_PAGE_SIZE")
+UNIT_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "PYTHONOPTIMIZE": "2"}
+"""As the filter ``python_service`` writes it into the units."""
 
 
 def _port() -> int:
@@ -68,7 +69,7 @@ class Server:
 
     def __enter__(self) -> Server:
         """Start it and wait until it answers."""
-        environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+        environment = os.environ | {"PYTHONPATH": str(SOURCE)} | UNIT_ENVIRONMENT
         if self.secrets:
             environment["CREDENTIALS_DIRECTORY"] = str(self.secrets)
         with self.log.open("ab") as log:
@@ -98,37 +99,43 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def memory(self) -> Memory:
-        """Return what the process and its children have in memory now."""
+    def pids(self) -> list[int]:
+        """Return the process and its children."""
         assert self.process is not None  # noqa: S101 - started above
-        listed = subprocess.run(
-            ["ps", "-o", "pid=", "-s", str(self.process.pid)],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.split()
-        return sum((Memory.of(int(pid)) for pid in listed), Memory())
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [self.process.pid, *map(int, children.read_text(encoding="ascii").split())]
 
 
 @dataclass(frozen=True)
 class Memory:
     """In MB of 10^6 bytes."""
 
-    resident: float = 0.0
-    """As ps shows it: what two processes share counts twice."""
-    proportional: float = 0.0
-    """What is shared is divided among those that share it."""
+    resident: float
+    """What the processes keep in memory, with what they share counted once."""
+    listed: float
+    """The sum of what ps lists for each process, so that what they share counts several times."""
 
     @classmethod
-    def of(cls, pid: int) -> Memory:
-        """Return that of one process."""
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8")
-        found = dict(re.findall(r"^(Rss|Pss): +(\d+) kB", text, re.MULTILINE))
-        return cls(int(found["Rss"]) * 1024 / 1e6, int(found["Pss"]) * 1024 / 1e6)
-
-    def __add__(self, other: Memory) -> Memory:
-        """Return the sum."""
-        return Memory(self.resident + other.resident, self.proportional + other.proportional)
+    def of(cls, *servers: Server) -> Memory:
+        """Return that of some servers together."""
+        files: dict[str, int] = {}
+        private = listed = 0
+        for pid in (pid for server in servers for pid in server.pids()):
+            mapped: dict[str, int] = {}
+            file = ""
+            for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
+                name, *values = line.split()
+                if "-" in name and not name.endswith(":"):
+                    file = values[4] if len(values) > 4 and values[4].startswith("/") else ""  # noqa: PLR2004
+                elif name == "Rss:":
+                    listed += int(values[0])
+                    if file:
+                        mapped[file] = mapped.get(file, 0) + int(values[0])
+                elif name == "Pss:" and not file:
+                    private += int(values[0])  # after a fork, shared by halves
+            # Of a library that several have mapped, the same pages.
+            files |= {file: max(size, files.get(file, 0)) for file, size in mapped.items()}
+        return cls((private + sum(files.values())) * 1024 / 1e6, listed * 1024 / 1e6)
 
 
 class Posts:
@@ -201,6 +208,7 @@ class Place:
             "sender": "fleetwatch@example.org",
             "recipients": ["ops@example.org"],
             "host": f"http://127.0.0.1:{self.mailbox_port}",
+            "group_above": 0,  # each notification is handed over alone
         }
         settings = {
             "port": self.port,
@@ -208,7 +216,6 @@ class Place:
             "database_url": self.database,
             "anonymous_roles": ["send", "read"],
             "channels": [mail],
-            "log_level": "WARNING",
         }
         path.write_text(yaml.safe_dump(settings), encoding="utf-8")
         secrets = self.folder / "credentials"
@@ -257,7 +264,7 @@ def _measure(server: Server, posts: Posts, seconds: float, rounds: int) -> Load:
 
 def _throughput(place: Place, seconds: float, rounds: int) -> tuple[Load, Load, Load]:
     posts = Posts()
-    say(f"posts of {posts.bytes} bytes with {ALERTS} alerts, {CONNECTIONS} connections, best of {rounds} runs")
+    say(f"posts of {posts.bytes} bytes, {ALERTS} alerts, {CONNECTIONS} connections, best of {rounds} runs")
     durable = _measure(place.receiver(), posts, seconds, rounds)
     answering = _measure(place.answering(), posts, seconds, rounds)
     naive = _measure(place.naive(), posts, seconds, 1)
@@ -283,12 +290,15 @@ def _memory(place: Place, requests: int) -> tuple[float, Memory]:
                 connections=CONNECTIONS,
                 requests=requests // parts,
             )
-            seen.append(receiver.memory().resident)
+            seen.append(Memory.of(receiver).resident)
             if run.statuses.keys() != {200}:
                 raise RuntimeError(f"not all posts were accepted: {run.statuses}")
-        both = receiver.memory() + dispatcher.memory()
+        both = Memory.of(receiver, dispatcher)
         say(f"receiver over {requests} posts, MB resident: {' '.join(f'{each:.0f}' for each in seen)}")
-        say(f"receiver and dispatcher: {both.resident:.0f} MB resident, {both.proportional:.0f} MB proportional")
+        say(
+            f"receiver and dispatcher: {both.resident:.0f} MB resident, shared pages counted once "
+            f"({both.listed:.0f} MB summed over the processes)"
+        )
     # The first tenth fills caches and pools.
     return statistics.mean(seen[-3:]) - seen[0], both
 
@@ -302,7 +312,7 @@ def _handover(place: Place, alerts: int) -> float:
             load.run(place.port, lambda _, number=number: posts(number), connections=1, requests=1)  # type: ignore[misc]
             time.sleep(0.25)
         time.sleep(2)
-        with urllib.request.urlopen(f"http://127.0.0.1:{place.dispatcher_port}/metrics") as answer:  # noqa: S310
+        with urllib.request.urlopen(f"http://127.0.0.1:{place.dispatcher_port}/metrics") as answer:
             text = answer.read().decode()
     buckets = [
         (float(bound), float(count))
@@ -318,7 +328,7 @@ def _handover(place: Place, alerts: int) -> float:
 
 @contextlib.contextmanager
 def _place(database: str | None) -> Iterator[Place]:
-    with tempfile.TemporaryDirectory(prefix="bench-receiver-", dir="/var/tmp") as folder:  # noqa: S108 - not tmpfs
+    with tempfile.TemporaryDirectory(prefix="bench-receiver-", dir="/var/tmp") as folder:  # not tmpfs
         url = database or f"sqlite:///{folder}/alerts.db"
         place = Place(Path(folder), url)
         subprocess.run(  # noqa: S603 - our own command

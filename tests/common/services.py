@@ -26,6 +26,13 @@ from fleetwatch.mailbox.settings import MailboxSettings
 
 T = TypeVar("T")
 API_KEY = "SG.the-key-of-the-test"
+MAIL: dict[str, Any] = {
+    "name": "mail",
+    "type": "sendgrid",
+    "sender": "fleetwatch@example.org",
+    "recipients": ["ops@example.org"],
+}
+"""A channel as the settings have it; its secret is ``mail.api_key``."""
 SOURCE = Path(__file__).parents[2] / "src"
 
 

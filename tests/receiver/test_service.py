@@ -10,22 +10,21 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, text
 
-from fleetwatch.store import Store
-from fleetwatch.store.models import SchemaVersion
-from tests.common.services import Service, alert, call, free_port
+from fleetwatch.store import Incident, Store
+from tests.common.services import MAIL, Service, alert, call, free_port
 
 _FILE_SIZE = 400_000  # bytes
 
 
 @pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[Service]:
+def receiver(tmp_path: Path, sqlite_database: str) -> Iterator[Service]:
     config = {
         "port": free_port(),
-        "database_url": f"sqlite:///{tmp_path}/alerts.db",
-        "sender": "fleetwatch@example.org",
-        "recipients": ["ops@example.org"],
+        "database_url": sqlite_database,
+        "channels": [MAIL],
+        "anonymous_roles": ["send", "read"],
     }
     service = Service("receiver", config, tmp_path)
     yield service
@@ -39,7 +38,8 @@ def _url(service: Service) -> str:
 def _known(service: Service) -> set[str]:
     store = Store(service.config["database_url"])
     try:
-        return {incident.labels["alertname"] for incident in store.incidents(limit=100_000)}
+        with store.read() as session:
+            return {labels["alertname"] for labels in session.scalars(select(Incident.labels))}
     finally:
         store.close()
 
@@ -117,7 +117,8 @@ def test_a_body_in_chunks_is_accepted_and_limited(receiver: Service) -> None:
     ("wrong", "expected"),
     [
         ({"prot": 1}, 'unknown setting "prot": did you mean "port"?'),
-        ({"database_url": "sqlite:////nonexistent/alerts.db"}, "unable to open database file"),
+        ({"database_url": "sqlite:////nonexistent/alerts.db"}, "/nonexistent/alerts.db does not exist"),
+        ({"anonymous_roles": []}, 'setting "users" is missing'),
     ],
 )
 def test_wrong_settings_end_it_with_one_line(receiver: Service, wrong: dict[str, Any], expected: str) -> None:
@@ -132,8 +133,65 @@ def test_wrong_settings_end_it_with_one_line(receiver: Service, wrong: dict[str,
 def test_an_older_program_refuses_a_newer_database(receiver: Service) -> None:
     store = Store(receiver.config["database_url"])
     with store.write() as session:
-        session.execute(update(SchemaVersion).values(version=99))
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     store.close()
     ended = receiver.run()
     assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
     assert "install the newer program again" in ended.stderr
+
+
+def test_concurrent_posts_share_commits(receiver: Service) -> None:
+    receiver.start(_url(receiver) + "/healthz")
+
+    def post(worker: int) -> None:
+        for number in range(40):
+            answer = call("POST", f"{_url(receiver)}/alerts", {"alerts": [alert(f"A{worker}-{number}")]})
+            assert answer.status == 200
+
+    posters = [Thread(target=post, args=(worker,)) for worker in range(8)]
+    for poster in posters:
+        poster.start()
+    for poster in posters:
+        poster.join(30)
+    assert len(_known(receiver)) == 320
+    metrics = call("GET", f"{_url(receiver)}/metrics").text
+    transactions = float(metrics.partition("alert_receiver_commit_group_requests_count ")[2].split()[0])
+    assert transactions < 300
+
+
+def test_stopping_answers_what_is_under_way(receiver: Service) -> None:
+    receiver.start(_url(receiver) + "/healthz")
+    accepted: list[str] = []
+    refused: list[object] = []
+
+    def post(worker: int) -> None:
+        for number in range(100_000):
+            name = f"A{worker}-{number}"
+            try:
+                answer = call("POST", f"{_url(receiver)}/alerts", {"alerts": [alert(name)]})
+            except OSError:
+                return
+            (accepted if answer.status == 200 else refused).append(name)
+
+    posters = [Thread(target=post, args=(worker,)) for worker in range(4)]
+    for poster in posters:
+        poster.start()
+    while len(accepted) < 40:
+        pass
+    assert receiver.terminate() == 0
+    for poster in posters:
+        poster.join(10)
+    assert refused == []
+    assert set(accepted) <= _known(receiver)
+
+
+def test_every_event_of_a_request_has_its_id(receiver: Service) -> None:
+    receiver.start(_url(receiver) + "/healthz")
+    body = {"alerts": [alert(), {"labels": 5}]}
+    call("POST", f"{_url(receiver)}/alerts", body, {"X-Request-ID": "from-a-proxy.1"})
+    call("POST", f"{_url(receiver)}/alerts", body, {"X-Request-ID": 'forged" id'})
+    receiver.terminate()
+    ids = [event["request_id"] for event in receiver.events() if "request_id" in event]
+    assert ids[:2] == ["from-a-proxy.1"] * 2
+    assert len(set(ids)) == 2
+    assert "forged" not in ids[2]

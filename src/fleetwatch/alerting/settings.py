@@ -36,6 +36,12 @@ def _database_url(value: str) -> str:
     return value
 
 
+def _link(value: str) -> str:
+    if not re.match(r"https?://[^\s/?#]", value):
+        raise ValueError("not a URL that starts with http:// or https://")
+    return value
+
+
 class User(Named):
     """Who may call the receiver; the secret ``user.<name>`` is both bearer token and password."""
 
@@ -92,7 +98,7 @@ class AlertingSettings(ServiceSettings):
     routes: Routes = Field(
         default_factory=list, description="Which alert goes to which channel; without any, all to every one"
     )
-    links: dict[str, str] = Field(
+    links: dict[str, Annotated[str, AfterValidator(_link)]] = Field(
         default_factory=dict,
         description="Links in each message: text to URL; a URL may hold {{ labels.host }} and the like",
     )

@@ -56,12 +56,17 @@ def slack(url: str, **settings: Any) -> Slack:
 
 
 def webhook(url: str, **settings: Any) -> Webhook:
-    values = {"name": "c", "type": "webhook", "allowed_networks": LOOPBACK, "url": f"{url}/hooks/x"}
+    values: dict[str, Any] = {
+        "name": "c",
+        "type": "webhook",
+        "allowed_networks": LOOPBACK,
+        "url": f"{url}/hooks/x",
+    }
     return Webhook(WebhookSettings.model_validate(values | settings), BEARER, "hmac-key-of-the-test")
 
 
 def twilio(url: str, **settings: Any) -> Twilio:
-    values = {"name": "c", "type": "twilio", "account_sid": ACCOUNT, "sender": "+15005550006"}
+    values: dict[str, Any] = {"name": "c", "type": "twilio", "account_sid": ACCOUNT, "sender": "+15005550006"}
     values |= {"recipients": ["+4930111111"], "host": url}
     return Twilio(TwilioSettings.model_validate(values | settings), AUTH)
 

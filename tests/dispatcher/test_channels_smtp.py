@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 
 from fleetwatch.alerting.channels import SmtpSettings
 from fleetwatch.dispatcher.channels import DeliveryError
@@ -107,6 +109,23 @@ def test_encrypted_with_a_user(mailbox: MailboxServer, certificate: Certificate,
         assert "Pa" not in str(error)
         assert error.__cause__ is None
     assert len(mailbox.messages()) == 1
+
+
+def test_a_server_that_quotes_the_password(certificate: Certificate) -> None:
+    def quote(_server: Any, _session: Any, _envelope: Any, _mechanism: str, given: Any) -> AuthResult:
+        plain = b"\0" + given.login + b"\0" + given.password
+        reply = f"535 {given.password.decode()} or {base64.b64encode(plain).decode()} is wrong"
+        return AuthResult(success=False, handled=False, message=reply)
+
+    server = Controller(
+        object(), hostname="127.0.0.1", port=free_port(), ssl_context=certificate.server,
+        authenticator=quote, auth_required=True, auth_require_tls=False,
+    )  # fmt: skip
+    server.start()
+    options: dict[str, Any] = {"security": "tls", "ca_file": certificate.certificate}
+    error = refusal(smtp(server.port, PASSWORD, username="fleetwatch", **options))
+    server.stop()
+    assert str(error) == "The mail server answered 535: *** or *** is wrong"
 
 
 @pytest.mark.parametrize("security", ["starttls", "tls"])

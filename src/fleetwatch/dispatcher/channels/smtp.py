@@ -65,7 +65,7 @@ class Smtp:
                 "cannot be sent: choose another",
                 permanent=True,
             ) from None
-        except (OSError, smtplib.SMTPException) as error:
+        except OSError as error:
             # Also a server that does not offer what is wanted, or a certificate that has run out: that is
             # cured there, and then the mail shall go out.
             reason = redact(str(error) or type(error).__name__, self._secrets)[:_MAX_DETAIL]
@@ -91,7 +91,7 @@ class Smtp:
                 return client.send_message(mail, settings.sender, settings.recipients)
             finally:
                 # What QUIT is answered changes nothing about the mail.
-                with suppress(OSError, smtplib.SMTPException):
+                with suppress(OSError):  # smtplib's errors are among them
                     client.quit()
                 client.close()
 

@@ -26,6 +26,8 @@ COMMANDS = {
     "migrate": ("fleetwatch.store.commands:Migrate", "make the database's tables, or bring them up to date"),
     "backup": ("fleetwatch.store.commands:Backup", "write the database into one file, while it is in use"),
     "prune": ("fleetwatch.store.commands:Prune", "delete incidents older than the setting retention"),
+    "dead-letters": ("fleetwatch.receiver.deadletters:DeadLetters", "list the messages that were given up"),
+    "requeue": ("fleetwatch.receiver.deadletters:Requeue", "try messages again that were given up"),
     "render": ("fleetwatch.dispatcher.preview", "show what a message looks like"),
     "test-channels": ("fleetwatch.dispatcher.probe", "send a test message through each channel"),
 }

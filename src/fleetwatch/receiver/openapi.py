@@ -10,12 +10,11 @@ from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
 from fleetwatch.alerting.types import Role
 from fleetwatch.receiver.schemas import MAX_ID, AcceptedAlerts, Problem, WebhookMessage
 
-_REFS = "#/components/schemas/{model}"
 _REASONS = {
     400: "The request is wrong; the error says where",
     401: "No user, or a wrong secret",
@@ -85,7 +84,8 @@ def document(
     found, definitions = models_json_schema(
         [(model, "validation") for model in _by_name(inputs)]
         + [(model, "serialization") for model in _by_name(outputs)],
-        ref_template=_REFS,
+        ref_template="#/components/schemas/{model}",
+        schema_generator=_Schemas,
     )
     schemas = definitions["$defs"]
     refs: dict[Any, Any] = {model: schema for (model, _), schema in found.items()}
@@ -113,6 +113,12 @@ def document(
             },
         },
     }
+
+
+class _Schemas(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the signature is pydantic's
+        """Leave out titles that only repeat the field's name."""
+        return False
 
 
 def _operation(

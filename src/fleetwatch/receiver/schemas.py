@@ -26,6 +26,7 @@ from fleetwatch.store import Entry, Incident, State, Status, Transition, timelin
 
 MAX_LIMIT = 1000
 MAX_TEXT = 10_000  # characters
+MAX_FILTER = 1000  # characters
 MAX_ID = 2**31 - 1
 
 
@@ -41,7 +42,8 @@ Time = Annotated[
 ]
 # PostgreSQL cannot keep a NUL.
 Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=MAX_TEXT)]
-LabelMatch = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$", max_length=MAX_TEXT)]
+Filter = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=MAX_FILTER)]
+LabelMatch = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$", max_length=MAX_FILTER)]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{6}$")]
 Id = Annotated[int, Field(ge=1, le=MAX_ID)]
 
@@ -73,7 +75,7 @@ class IncidentQuery(ListQuery):
     """Which incidents."""
 
     status: Status | None = Field(None, description="Only those that fire, or are resolved")
-    severity: Text | None = Field(None, description="Only those of this severity", examples=["critical"])
+    severity: Filter | None = Field(None, description="Only those of this severity", examples=["critical"])
     acknowledged: Literal["true", "false"] | None = Field(
         None, description="Only those that somebody has acknowledged, or nobody"
     )
@@ -83,7 +85,7 @@ class IncidentQuery(ListQuery):
         description="Only those with this label, as `name=value`; repeat it to demand several",
         examples=[["host=web1"]],
     )
-    q: Text = Field("", description="Only those with this text in the summary or in a label's value")
+    q: Filter = Field("", description="Only those with this text in the summary or in a label's value")
 
 
 class DeadLetterQuery(ListQuery):

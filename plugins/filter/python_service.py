@@ -8,6 +8,9 @@ from typing import Any
 
 PYTHON = "/usr/bin/python3"
 
+SMALL = ("PYTHONOPTIMIZE=2", "MALLOC_ARENA_MAX=2")
+"""Environment that saves memory: no docstrings (a tenth), and no heap for each thread."""
+
 
 def _python_path(version: str) -> str:
     """Return the environment assignment that finds the services of one installed version."""
@@ -34,6 +37,7 @@ def python_service(config: str, module: str, user: str, version: str) -> dict[st
             # The program's folder is read-only; compiled modules make the next start quicker.
             f"PYTHONPYCACHEPREFIX=/var/cache/{user}",
             "PYTHONUNBUFFERED=1",
+            *SMALL,
         ],
         "StateDirectory": user,
         "StateDirectoryMode": "0750",

@@ -71,6 +71,7 @@ def _read(directory: Path, model: type[AlertingSettings] = AlertingSettings, **c
         ({"database_url": "sqlite://"}, "not the URL of an SQLite file"),
         ({"database_url": "sqlite:///:memory:"}, "not the URL of an SQLite file"),
         ({"database_url": "postgresql://u:geheim@db/alerts"}, "use the secret database_password"),
+        ({"database_url": "postgresql://u@db/alerts?password=geheim"}, "use the secret database_password"),
         ({"users": [{"name": "a", "roles": ["admin"]}]}, 'setting "users.0.roles.0"'),
         ({"retention": 60}, 'setting "retention": Input should be greater than or equal to 3600'),
     ],

@@ -31,7 +31,7 @@ def _database_url(value: str) -> str:
             "not the URL of an SQLite file such as sqlite:////var/lib/alert_receiver/alerts.db or of a "
             "PostgreSQL database such as postgresql://alert_receiver@db1/alert_receiver"
         )
-    if found[2]:
+    if found[2] or "password=" in (found[3] or ""):
         raise ValueError("a password must not be in the URL: use the secret database_password")
     return value
 

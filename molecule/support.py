@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +19,14 @@ import testinfra
 import yaml
 from testinfra.host import Host
 
-from lab.alert import ApiError, Urls, call
+from lab.alert import ApiError, Tokens, Urls, call
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENARIO = os.environ.get("MOLECULE_SCENARIO_NAME", "default")
 SETTINGS = yaml.safe_load((ROOT / "molecule/group_vars/all.yml").read_text())
+READER = SETTINGS["alert_receiver_users"][0]
+"""The user of the alert receiver who reads and acts, as its role takes it."""
+TOKENS = Tokens(SETTINGS["metrics_simulator_control_token"], READER["password"])
 PLAYBOOK_TIMEOUT = 300
 
 T = TypeVar("T")
@@ -104,10 +108,26 @@ class Fleet:
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
+    def messages(self, text: str) -> list[dict[str, Any]]:
+        """Return everything in the mailbox that holds ``text``, whichever way it came."""
+        answer = call("GET", f"{self.urls.mailbox}/api/messages?{urlencode({'q': text})}")
+        found: list[dict[str, Any]] = answer["messages"]
+        return found
+
     def mails(self, text: str) -> list[dict[str, Any]]:
-        """Return the messages in the mailbox whose subject holds ``text``."""
+        """Return the mails through SendGrid whose subject holds ``text``."""
         messages = call("GET", f"{self.urls.mailbox}/api/messages")["messages"]
-        return [message for message in messages if text in message["subject"]]
+        return [
+            message for message in messages if message["via"] == "sendgrid" and text in message["subject"]
+        ]
+
+    def post_alert(self) -> str:
+        """Post an alert to the receiver with Alertmanager's token, wait for its 2xx, return its name."""
+        name = f"Test{uuid.uuid4().hex[:12]}"
+        alert = {"status": "firing", "labels": {"alertname": name, "severity": "critical"}}
+        token = SETTINGS["alert_receiver_webhook_token"]
+        call("POST", f"{self.urls.receiver}/alerts", {"alerts": [alert]}, token)
+        return name
 
     def reboot(self, name: str) -> None:
         """Restart a host, as a power cycle does."""

@@ -501,20 +501,20 @@ def watchdog_row(url: str) -> Row:
 def channel_rows(plan: Mapping[str, Any], run: Callable[[list[str]], tuple[int, str, str]]) -> Iterator[Row]:
     """Yield a line for each channel of an alert receiver, through which a test message is sent.
 
-    :param plan: its ``test_channels``: the command that does it, and prints a list of objects with
-        ``channel``, ``ok`` and ``detail``.
+    :param plan: its ``test_channels``: the command that does it, and prints an object whose ``channels`` have
+        ``channel``, ``error`` and ``provider_id``, the latter two ``null`` when there is none.
     :param run: runs a command and returns its code, output and errors.
     :raises ApiError: the command does not work.
     """
     _, out, err = run(plan["test_channels"])
     try:
-        results = json.loads(out)
+        answer = json.loads(out)
     except ValueError:
         words = err.strip().splitlines() or ["it said nothing"]
         raise ApiError(f"`{' '.join(plan['test_channels'])}` failed: {words[-1]}") from None
-    for result in results:
-        problems = [] if result["ok"] else [f"{result['detail']} See `journalctl -u alert_dispatcher`."]
-        yield verdict("alert_receiver", f"channel {result['channel']}", problems, result["detail"])
+    for result in answer["channels"]:
+        taken = f"taken as {result['provider_id']}" if result["provider_id"] else "taken"
+        yield verdict("alert_receiver", f"channel {result['channel']}", [result["error"] or ""], taken)
 
 
 APIS: dict[str, str] = {

@@ -17,11 +17,8 @@ import yaml
 from ansible_collections.fleetwatch.monitoring.plugins.filter.secrets import CHANNEL_SECRETS
 
 from fleetwatch.common.settings import read
-from fleetwatch.dispatcher.render import Renderer
-from fleetwatch.dispatcher.sample import sample
 from fleetwatch.dispatcher.settings import DispatcherSettings
 from fleetwatch.receiver.settings import ReceiverSettings
-from fleetwatch.store.models import Transition
 from tests.docs.conftest import load
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +52,8 @@ RENDER = {
     dest: "{{ output }}/{{ item.key }}"
     mode: "0600"
   loop: "{{ alert_receiver_secrets | combine(alert_receiver_template_files,
-    {'receiver.yml': alert_receiver_settings | to_nice_yaml(sort_keys=false)}) | dict2items }}"
+    {'receiver.yml': alert_receiver_settings | to_nice_yaml(sort_keys=false),
+    'checks.json': alert_receiver_checks | to_json}) | dict2items }}"
 """,
     "alertmanager": """
 - ansible.builtin.copy:
@@ -141,7 +139,7 @@ def render(component: str, inventory: Path) -> Path:
         "connection": "local",
         "gather_facts": False,
         "roles": ["render"],
-        "vars": {"output": str(output)},
+        "vars": {"output": str(output), "python_program_bundle": {"version": "0"}},
     }
     (top / "site.yml").write_text(yaml.safe_dump([check, write]))
     playbook(inventory)
@@ -240,6 +238,23 @@ def receiver_settings(
     return read(ReceiverSettings, file), read(DispatcherSettings, file)
 
 
+def refusals(folder: Path) -> list[str]:
+    """Return what the commands say that check these files on a host, if they refuse them."""
+    here = {
+        "/opt/fleetwatch/0/lib": f"{ROOT}/src",
+        "{config}": str(folder),
+        "/usr/bin/python3": sys.executable,
+    }
+    checks = (folder / "checks.json").read_text()
+    for there, replacement in here.items():
+        checks = checks.replace(there, replacement)
+    said = []
+    for command in json.loads(checks):
+        done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 (our own)
+        said += [done.stderr] if done.returncode else []
+    return said
+
+
 def test_the_example_sends_mail_through_sendgrid(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = render("alert_receiver", inventory)
     receiver, dispatcher = receiver_settings(folder, monkeypatch)
@@ -266,6 +281,7 @@ def test_every_way_to_notify_is_one(inventory: Path, monkeypatch: pytest.MonkeyP
 
     receiver, dispatcher = receiver_settings(folder, monkeypatch)
     assert {channel.type for channel in dispatcher.channels} == CHANNEL_SECRETS.keys()
+    assert refusals(folder) == []
     text = (folder / "receiver.yml").read_text()
     assert not [secret for secret in SECRETS.values() if secret in text]
     assert dispatcher.links["Host"].endswith("/{{ labels.host }}")
@@ -278,11 +294,14 @@ def test_every_way_to_notify_is_one(inventory: Path, monkeypatch: pytest.MonkeyP
     (rest,) = router.firing("fleetwatch", {"severity": "warning"}, "warning", noon.replace(hour=23))
     assert (rest.channel, rest.due_at) == ("team", datetime(2026, 6, 2, 5, tzinfo=UTC))
 
-    monkeypatch.setenv("ALERT_RECEIVER_TEMPLATE_DIRECTORY", str(folder / "templates"))
-    renderer = Renderer(read(DispatcherSettings, folder / "receiver.yml"))
-    renderer.check()
-    rows = sample(Transition.FIRING, 1, noon)
-    assert renderer.message(rows, ["mail.subject"]).parts["mail.subject"].startswith("[shop, ")
+    subject = folder / "templates/mail.subject.j2"
+    assert subject.read_text().startswith("[shop, ")
+    subject.write_text("{{ no_such_thing }}")
+    (said,) = refusals(folder)
+    assert "mail.subject.j2" in said
+    (folder / "credentials/user.ops").unlink()
+    (folder / "credentials/channel.team.url").unlink()
+    assert ["user.ops" in refusals(folder)[0], "channel.team.url" in refusals(folder)[1]] == [True, True]
 
 
 def test_a_component_is_added_as_the_page_says(inventory: Path) -> None:

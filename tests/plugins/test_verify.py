@@ -320,13 +320,15 @@ def channels(out: str, err: str = "") -> list[tuple[str, str, str]]:
 
 def test_each_channel_has_a_line_and_a_broken_one_fails() -> None:
     results = [
-        {"channel": "mail", "ok": True, "detail": "sent"},
-        {"channel": "team", "ok": False, "detail": "HTTP 404."},
+        {"channel": "mail", "provider_id": "m-1", "error": None},
+        {"channel": "hook", "provider_id": None, "error": None},
+        {"channel": "team", "provider_id": None, "error": "Slack answers 404"},
     ]
-    first, last = channels(json.dumps(results))
-    assert first == ("channel mail", OK, "sent")
-    assert last[:2] == ("channel team", FAILED)
-    assert last[2].startswith("HTTP 404.")
+    assert channels(json.dumps({"channels": results})) == [
+        ("channel mail", OK, "taken as m-1"),
+        ("channel hook", OK, "taken"),
+        ("channel team", FAILED, "Slack answers 404"),
+    ]
 
 
 @pytest.mark.parametrize(("out", "err"), [("", "a\nbad settings\n"), ("{", "bad settings"), ("", "")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -25,14 +24,6 @@ def fingerprint(host: Host, unit: str) -> str:
         f"systemctl show -p MainPID,NRestarts {unit}"
     )
     return hashlib.sha256(host.check_output(command).encode()).hexdigest()
-
-
-def post_alert(fleet: Fleet) -> str:
-    """Post one alert to the receiver, wait for its 2xx and return the alert's name."""
-    name = f"Test{uuid.uuid4().hex[:12]}"
-    alert = {"status": "firing", "labels": {"alertname": name, "severity": "critical"}}
-    call("POST", f"{fleet.urls.receiver}/alerts", {"alerts": [alert]})
-    return name
 
 
 @pytest.fixture
@@ -96,11 +87,11 @@ def test_rules_come_by_reload_and_go_when_they_are_no_longer_wanted(fleet: Fleet
 @pytest.mark.usefixtures("deaf_mailbox")
 def test_receiver_and_dispatcher_killed_lose_nothing(fleet: Fleet) -> None:
     host = fleet.host("receiver")
-    names = [post_alert(fleet) for _ in range(5)]
+    names = [fleet.post_alert() for _ in range(5)]
     host.check_output("systemctl kill --signal=SIGKILL alert_receiver alert_dispatcher")
     ready = f"{fleet.urls.receiver}/readyz"
     wait_for(lambda: call("GET", ready), 30)
-    names.append(post_alert(fleet))
+    names.append(fleet.post_alert())
     host.check_output("systemctl kill --signal=SIGKILL alert_dispatcher")
     call("PUT", f"{fleet.urls.mailbox}/api/failure", {"mode": "ok"})
     # At least once: a second copy is possible only where a kill fell between provider and commit.
@@ -137,7 +128,7 @@ def test_pushed_metrics_survive_a_stop(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("name", ["receiver", "monitor"])
 def test_rebooted_host_comes_back_alone(fleet: Fleet, name: str) -> None:
-    alert = post_alert(fleet)
+    alert = fleet.post_alert()
     fleet.reboot(name)
     wait_for(lambda: len(fleet.query("up == 1")) == len(fleet.query("up")) > 0, 90)
     assert fleet.host(name).run("systemctl is-system-running --wait").stdout.strip() == "running"

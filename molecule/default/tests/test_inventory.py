@@ -134,6 +134,10 @@ def test_two_in_a_group_are_a_pair(fleet: Fleet, pair: Path) -> None:
             ["prometheus_retention_tim", "retention_time"],
         ),
         ({"prometheus": {"hosts": {"node2": {}}}}, ["node2", "node_exporter"]),
+        (
+            {group: {"hosts": {"node1": {}}} for group in ("alert_receiver", "node_exporter")},
+            ["alert_receiver_database_url", "hosts receiver, node1", "PostgreSQL"],
+        ),
         ({"all": {"hosts": {"node1": {"fleetwatch_address": "monitor"}}}}, ["node1", "monitor"]),
         (
             {"all": {"hosts": {"receiver": {"alert_receiver_sendgrid_api_key": None}}}},

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, Field, PrivateAttr, StringConstraints, model_validator
 
-from fleetwatch.alerting import matchers
+from fleetwatch.alerting.matchers import Matcher, parse
 from fleetwatch.alerting.types import Name, Named, Part, unique_names
 from fleetwatch.common.settings import Seconds
 
@@ -33,7 +33,7 @@ def _known_zone(name: str) -> str:
 
 
 def _known_matcher(text: str) -> str:
-    matchers.parse(text)
+    parse(text)
     return text
 
 
@@ -103,11 +103,11 @@ class Route(Named):
     escalations: list[Escalation] = Field(
         default_factory=list, description="Whom to tell when nobody has acknowledged in time"
     )
-    _matchers: tuple[matchers.Matcher, ...] = PrivateAttr(())
+    _matchers: tuple[Matcher, ...] = PrivateAttr(())
 
     def model_post_init(self, _context: object) -> None:
         """Prepare the matchers."""
-        self._matchers = tuple(map(matchers.parse, self.matchers))
+        self._matchers = tuple(map(parse, self.matchers))
 
     def matches(self, receiver: str, labels: Mapping[str, str]) -> bool:
         """Tell whether an alert takes this route."""
@@ -147,7 +147,7 @@ class Router:
 
     def __init__(self, routes: Sequence[Route], channels: Iterable[str]) -> None:
         """Take the routes; without any, every channel is told of everything."""
-        default = Route(name="default", channels=list(channels))
+        default = Route.model_validate({"name": "default", "channels": list(channels)})
         self._routes = {route.name: route for route in routes or [default]}
 
     def route(self, name: str) -> Route | None:

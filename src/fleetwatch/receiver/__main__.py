@@ -62,11 +62,14 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
 
     def load(self) -> Flask:
         """Build the application in the worker."""
-        from fleetwatch.common.settings import load  # noqa: PLC0415 - see the module's description
+        from fleetwatch.common import tracing  # noqa: PLC0415 - see the module's description
+        from fleetwatch.common.settings import load  # noqa: PLC0415
         from fleetwatch.receiver.app import create_app  # noqa: PLC0415
         from fleetwatch.receiver.settings import ReceiverSettings  # noqa: PLC0415
 
-        return create_app(load(ReceiverSettings, SERVICE, self._argv))
+        settings = load(ReceiverSettings, SERVICE, self._argv)
+        tracing.setup(SERVICE, settings.otlp_endpoint)
+        return create_app(settings)
 
 
 def _worker_started(_worker: Any) -> None:

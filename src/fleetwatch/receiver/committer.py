@@ -83,7 +83,7 @@ class Committer:
     def _take(self) -> list[tuple[Sequence[AlertEvent], Future[Accepted]]]:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            group = []
+            group: list[tuple[Sequence[AlertEvent], Future[Accepted]]] = []
             alerts = 0
             while self._waiting and (not group or alerts + len(self._waiting[0][0]) <= MAX_ALERTS):
                 group.append(self._waiting.popleft())

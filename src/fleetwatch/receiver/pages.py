@@ -236,6 +236,7 @@ def _incident(number: int, status: int = 200, **values: Any) -> Response:
         status,
         section="incident",
         incident=found,
+        annotations={name: text for name, text in found.annotations.items() if text != found.summary},
         timeline=timeline(found),
         links=_links(found),
         max_note=MAX_NOTE,
@@ -339,9 +340,9 @@ def undelivered(found: Incident) -> int:
 def tell(entry: Entry) -> str:
     """Return what a line of the timeline says."""
     if entry.kind == "notified":
-        return f"Told by {entry.channel}: {entry.transition}"
+        return f"Sent by {entry.channel}: {entry.transition}"
     if entry.kind == "waiting":
-        return f"To be told by {entry.channel}: {entry.transition}"
+        return f"To be sent by {entry.channel}: {entry.transition}"
     text = _TOLD.get(entry.kind, entry.kind)
     return f"{text} by {entry.author}" if entry.author else text
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -127,10 +128,17 @@ class RequeueChannel(Body):
     channel: Name = Field(examples=["mail"])
 
 
+def _only_true(value: bool) -> bool:
+    if not value:
+        raise ValueError("must be true")
+    return value
+
+
 class RequeueAll(Body):
     """All dead letters."""
 
-    all: Literal[True]
+    # Not Literal[True], which takes 1 as well.
+    all: Annotated[bool, AfterValidator(_only_true), WithJsonSchema({"type": "boolean", "const": True})]
 
 
 class RequeueRequest(RootModel[RequeueIds | RequeueChannel | RequeueAll]):

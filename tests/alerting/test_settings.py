@@ -76,7 +76,7 @@ def _read(directory: Path, model: type[AlertingSettings] = AlertingSettings, **c
         ({"retention": 60}, 'setting "retention": Input should be greater than or equal to 3600'),
     ],
 )
-def test_wrong_settings(tmp_path: Path, wrong: dict[str, object], expected: str) -> None:
+def test_wrong_settings(tmp_path: Path, wrong: dict[str, Any], expected: str) -> None:
     with pytest.raises(SettingsError) as refused:
         _read(tmp_path, **wrong)
     assert expected in str(refused.value)

@@ -189,7 +189,7 @@ def test_whom_an_escalation_reached_hears_of_the_end(store: Store) -> None:
     _accept(store, FIRING, router=router)
     (mail,) = store.claim("w", "mail", 10, lease=60)
     store.mark_sent(mail, None)
-    sms = []
+    sms: list[list[Notification]] = []
     while not sms:
         sms = store.claim("w", "sms", 10, lease=60)
     _accept(store, RESOLVED, router=router)  # while it is under way

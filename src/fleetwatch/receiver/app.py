@@ -39,7 +39,7 @@ def create_app(settings: ReceiverSettings) -> Flask:
 
 
 def _name_request() -> None:
-    """Give each request an id, or keep the one that a proxy gave it, so that its log events belong together."""
+    """Give each request an id, or keep that of a proxy, so that its log events can be found."""
     given = request.headers.get("X-Request-ID", "")
     logs.request_id.set(given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else secrets.token_hex(8))
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from threading import Condition, Thread
 
 from prometheus_client import Histogram
@@ -22,6 +23,9 @@ from fleetwatch.store import Accepted, AlertEvent, Store
 
 MAX_ALERTS = 2000
 """Alerts in one transaction, unless a single request has more. It bounds memory and lock time."""
+
+_MAX_DELAY = 0.005
+"""Seconds that a commit waits for the requests that are being read at the moment."""
 
 _STORE_FAILS = (InterfaceError, OperationalError, PoolTimeoutError)
 """Errors that are not about what is to be stored, so trying again in another way only takes time."""
@@ -42,10 +46,26 @@ class Committer:
         self._router = router
         self._group_size = group_size
         self._waiting: deque[tuple[Sequence[AlertEvent], Future[Accepted]]] = deque()
+        self._reading = 0
         self._changed = Condition()
         self._closed = False
         self._thread = Thread(target=self._run, name="commit", daemon=True)
         self._thread.start()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Announce a request that is being read; the next commit waits a moment for it."""
+        with self._changed:
+            self._reading += 1
+        committing = False
+        try:
+            yield
+            committing = True
+        finally:
+            with self._changed:
+                self._reading -= 1
+                if not committing:
+                    self._wake()
 
     def commit(self, events: Sequence[AlertEvent], timeout: float) -> Accepted:
         """Return once the events are on disk.
@@ -59,7 +79,7 @@ class Committer:
             if self._closed:
                 raise ClosedError
             self._waiting.append((events, future))
-            self._changed.notify()
+            self._wake()
         return future.result(timeout)
 
     def close(self) -> None:
@@ -68,6 +88,10 @@ class Committer:
             self._closed = True
             self._changed.notify()
         self._thread.join()
+
+    def _wake(self) -> None:
+        if not self._reading:
+            self._changed.notify()
 
     def _run(self) -> None:
         while group := self._take():
@@ -83,6 +107,7 @@ class Committer:
     def _take(self) -> list[tuple[Sequence[AlertEvent], Future[Accepted]]]:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
+            self._changed.wait_for(lambda: not self._reading, _MAX_DELAY)
             group: list[tuple[Sequence[AlertEvent], Future[Accepted]]] = []
             alerts = 0
             while self._waiting and (not group or alerts + len(self._waiting[0][0]) <= MAX_ALERTS):

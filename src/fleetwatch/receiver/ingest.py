@@ -33,8 +33,9 @@ def accept() -> tuple[dict[str, Any], int]:
         raise WebhookError(415, "content_type", "compressed bodies are not supported: send plain JSON")
     app = receiver()
     with tracing.span("accept alerts", request.headers.get("traceparent")) as span:
-        body = _body(app.settings.max_body_bytes)
-        batch = webhook.parse(body, app.settings.max_alerts, tracing.current_traceparent())
+        with app.committer.reading():
+            body = _body(app.settings.max_body_bytes)
+            batch = webhook.parse(body, app.settings.max_alerts, tracing.current_traceparent())
         with app.metrics.commit_seconds.time():
             done = app.committer.commit(batch.events, _COMMIT_TIMEOUT)
         span.set_attribute("alerts", len(batch.events))

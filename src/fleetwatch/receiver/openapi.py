@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
 
@@ -38,8 +39,8 @@ class Operation:
     """What it does; the first line is the summary."""
     answer: type[BaseModel] | None
     """Model of the answer; ``None`` when it is any JSON object."""
-    role: Role | None
-    """What the caller must be allowed; ``None`` lets everybody in."""
+    role: Role
+    """What the caller must be allowed."""
     query: type[BaseModel] | None = None
     body: type[BaseModel] | None = None
     errors: tuple[int, ...] = ()
@@ -48,11 +49,9 @@ class Operation:
     @property
     def all_errors(self) -> list[int]:
         """Return every status of an error that it may answer."""
-        found = {503, *self.errors}
-        if self.role:
-            found |= {400, 401, 403}  # 400 for an unknown query parameter too
+        found = {400, 401, 403, 503, *self.errors}  # 400 for an unknown query parameter too
         if self.body:
-            found |= {400, 413, 415}
+            found |= {413, 415}
         if "{" in self.path:
             found.add(404)
         return sorted(found)
@@ -68,6 +67,22 @@ WEBHOOK = Operation(
     "send",
     body=WebhookMessage,
 )
+
+
+def _health(summary: str, *statuses: int, media_type: str = "application/json") -> dict[str, Any]:
+    """Describe one of the paths that every service has."""
+    content = {media_type: {"schema": {"type": "string" if media_type == "text/plain" else "object"}}}
+    answers = {
+        str(status): {"description": HTTPStatus(status).phrase, "content": content} for status in statuses
+    }
+    return {"get": {"summary": summary, "security": [], "responses": answers}}
+
+
+_HEALTH = {
+    "/healthz": _health("Is it alive?", 200),
+    "/readyz": _health("Can it accept alerts now?", 200, 503),
+    "/metrics": _health("Metrics for Prometheus", 200, media_type="text/plain"),
+}
 
 
 def document(
@@ -104,7 +119,7 @@ def document(
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": server or "/"}],
-        "paths": paths,
+        "paths": paths | _HEALTH,
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -128,7 +143,6 @@ def _operation(
     anonymous_roles: Collection[str],
 ) -> dict[str, Any]:
     summary, _, description = inspect.cleandoc(operation.text).partition("\n")
-    needs = f"Needs the role `{operation.role}`." if operation.role else "Open to all."
     schema = refs[operation.answer] if operation.answer else {"type": "object"}
     answers: dict[str, Any] = {"200": {"description": "Done", **_json(schema)}}
     for status in operation.all_errors:
@@ -136,14 +150,12 @@ def _operation(
     result: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method} {operation.path}".lower()).strip("_"),
         "summary": summary.rstrip("."),
-        "description": f"{description.strip()}\n\n{needs}".strip(),
+        "description": f"{description.strip()}\n\nNeeds the role `{operation.role}`.".strip(),
         "responses": answers,
-        "security": [],
+        "security": [{"bearer": []}, {"basic": []}],
     }
-    if operation.role:
-        result["security"] = [{"bearer": []}, {"basic": []}]
-        if operation.role in anonymous_roles:
-            result["security"].append({})
+    if operation.role in anonymous_roles:
+        result["security"].append({})
     if parameters := [*_path_parameters(operation.path), *_query_parameters(query)]:
         result["parameters"] = parameters
     if operation.body:

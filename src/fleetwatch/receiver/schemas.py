@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -36,6 +37,11 @@ def iso(time: datetime) -> str:
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def _whole(value: object) -> object:
+    """Take 17.0 for 17, as JSON Schema does."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 Time = Annotated[
     datetime,
     PlainSerializer(iso, return_type=str),
@@ -46,7 +52,7 @@ Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=MAX_TE
 Filter = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=MAX_FILTER)]
 LabelMatch = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$", max_length=MAX_FILTER)]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{6}$")]
-Id = Annotated[int, Field(ge=1, le=MAX_ID)]
+Id = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_ID)]
 
 
 # Questions

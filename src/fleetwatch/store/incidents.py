@@ -7,12 +7,21 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, insert, literal, select, update
+from sqlalchemy import Connection, Executable, Insert, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from fleetwatch.alerting.routes import Planned, Router
 from fleetwatch.store.database import Database
-from fleetwatch.store.models import Event, EventKind, Incident, Notification, State, Status, Transition
+from fleetwatch.store.models import (
+    Event,
+    EventKind,
+    Incident,
+    Notification,
+    State,
+    Status,
+    Transition,
+    UtcDateTime,
+)
 
 _MAX_SEVERITY = 32
 _CHUNK = 500  # values in one IN list
@@ -89,6 +98,14 @@ class Incidents(Database):
             return {row[0]: row[1] for row in session.execute(query)}
 
 
+_KNOWN = select(Incident.fingerprint, Incident.starts_at, Incident.status, Incident.id).where(
+    Incident.fingerprint.in_(bindparam("fingerprints", expanding=True))
+)
+_KNOWN_BETWEEN = _KNOWN.where(
+    Incident.starts_at.between(bindparam("since", type_=UtcDateTime), bindparam("until", type_=UtcDateTime))
+)
+
+
 @dataclass(slots=True)
 class _Known:
     """An incident as the changes under way see it."""
@@ -127,18 +144,15 @@ class _Changes:
                 untimed.add(event.fingerprint)
             else:
                 starts.setdefault(event.fingerprint, set()).add(event.starts_at)
-        columns = select(Incident.fingerprint, Incident.starts_at, Incident.status, Incident.id)
         for part in _chunks(list(starts)):
-            moments = {moment for fingerprint in part for moment in starts[fingerprint]}
-            query = columns.where(Incident.fingerprint.in_(part))
-            if len(moments) <= _CHUNK:
-                query = query.where(Incident.starts_at.in_(moments))
-            self._remember(query)
+            moments = [moment for fingerprint in part for moment in starts[fingerprint]]
+            since, until = min(moments), max(moments)
+            self._remember(_KNOWN_BETWEEN, {"fingerprints": part, "since": since, "until": until})
         for part in _chunks(sorted(untimed)):
-            self._remember(columns.where(Incident.fingerprint.in_(part)))
+            self._remember(_KNOWN, {"fingerprints": part})
 
-    def _remember(self, query: Any) -> None:
-        for row in self._session.execute(query):
+    def _remember(self, query: Executable, values: dict[str, Any]) -> None:
+        for row in self._session.connection().execute(query, values):
             self._known.setdefault((row[0], row[1]), _Known(*row))
 
     def apply(self, batch: Iterable[AlertEvent]) -> Accepted:
@@ -385,11 +399,8 @@ def _queue(
 ) -> None:
     """Queue the same message for several incidents."""
     values = _row(planned, now, traceparent)
-    columns = [getattr(Notification, name) for name in values]
-    constants = [literal(value, column.type) for column, value in zip(columns, values.values(), strict=True)]
     for part in _chunks(incidents):
-        chosen = select(Incident.id, *constants).where(Incident.id.in_(part)).order_by(Incident.id)
-        connection.execute(insert(Notification).from_select([Notification.incident_id, *columns], chosen))
+        connection.execute(_QUEUE, {**values, "incidents": part})
 
 
 def _row(planned: Planned, now: datetime, traceparent: str | None) -> dict[str, Any]:
@@ -410,3 +421,17 @@ def _row(planned: Planned, now: datetime, traceparent: str | None) -> dict[str, 
 
 def _chunks(values: list[Any]) -> Iterable[list[Any]]:
     return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
+
+
+def _queue_statement() -> Insert:
+    columns = [
+        column for column in Notification.__table__.columns if column.name in _row(_ANY, _ANY.due_at, None)
+    ]
+    constants = [bindparam(column.name, type_=column.type) for column in columns]
+    chosen = select(Incident.id, *constants).where(Incident.id.in_(bindparam("incidents", expanding=True)))
+    return insert(Notification).from_select(["incident_id", *columns], chosen.order_by(Incident.id))
+
+
+_ANY = Planned(Transition.FIRING, "", "", datetime.now(UTC))
+_QUEUE = _queue_statement()
+"""Queues one message for each of many incidents; made once, since making it costs more than running it."""

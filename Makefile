@@ -31,12 +31,13 @@ lab-down: ## Remove the lab: hosts, network, images, secrets
 
 .PHONY: test
 test: prepare lint ## Run every test; Molecule makes hosts of its own
-	pytest --numprocesses=4 tests # most of them wait
+	pytest --numprocesses=4 -m "not slow" tests # most of them wait
+	pytest --numprocesses=2 -m slow tests # these work
 	molecule test --all
 
 .PHONY: test-fast
-test-fast: venv tools lint ## Run everything that needs no host
-	pytest --numprocesses=4 tests # most of them wait
+test-fast: venv tools lint ## Run everything that needs no host and is quick
+	pytest --numprocesses=4 -m "not slow" tests # most of them wait
 
 .PHONY: lint
 lint: venv ## Check style and types

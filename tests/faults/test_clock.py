@@ -1,0 +1,78 @@
+"""The clock of both services goes three hours ahead, and back again."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.common.services import SOURCE, wait_until
+from tests.faults.provider import Fate, run_provider
+from tests.faults.stack import Posters, names, run_stack
+
+pytestmark = pytest.mark.slow
+
+_CONCURRENCY = 2
+
+# Python sleeps until a point of the monotonic clock, and libfaketime 0.9.10 takes that for a wrong argument.
+_SITE = """
+import select, time
+time.sleep = lambda seconds: select.select([], [], [], seconds) and None
+"""
+
+
+def _faketime() -> str:
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+    if not found:
+        pytest.fail("libfaketime is not installed: `make prepare` installs it", pytrace=False)
+    return str(found[0])
+
+
+def test_a_clock_that_jumps(database: str, tmp_path: Path) -> None:
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    (tmp_path / "sitecustomize.py").write_text(_SITE)
+    variables = {
+        "PYTHONPATH": f"{tmp_path}:{SOURCE}",
+        "LD_PRELOAD": _faketime(),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        # As in life, where only the wall clock jumps.
+        "DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "NO_FAKE_STAT": "1",
+    }
+    state = {"fate": Fate.OK}
+    channel = {"concurrency": _CONCURRENCY, "breaker_failures": 1000}
+    with (
+        run_provider(lambda: state["fate"], pause=0.05) as provider,
+        run_stack(tmp_path, database, provider, channel=channel, variables=variables, lease=120) as stack,
+    ):
+        accepted: set[str] = set()
+        jumps = 0
+        for hours in (3, 0, 3, 0):
+            prefix = f"J{jumps}-"
+            # What waits for a retry, is under way, or comes just now sees the jump.
+            state["fate"] = Fate.ERROR
+            before = Posters(stack.url, names(10, 5, f"{prefix}before"))
+            before.start()
+            before.join(20)
+            wait_until(lambda wanted=jumps: provider.fates[Fate.ERROR] > wanted * 4, 10)  # type: ignore[misc]
+            state["fate"] = Fate.OK
+            around = Posters(stack.url, names(20, 1, f"{prefix}around"), pause=0.05)
+            around.start()
+            wait_until(lambda: around.progress > 0.3, 10)  # noqa: B023 - called at once
+            new = tmp_path / "new"
+            new.write_text(f"+{hours}h")
+            new.replace(clock)  # at once: an empty file would be a time as well
+            jumps += 1
+            around.join(20)
+            accepted |= before.accepted | around.accepted
+        began = time.monotonic()
+        stack.wait_delivered(60)
+        # Well within what a lease or a retry could take on the true clock.
+        assert time.monotonic() - began < 30
+        stack.check(accepted, provider)
+    # A claim that seems to have run out is taken up again, once.
+    assert provider.duplicates() <= _CONCURRENCY * jumps

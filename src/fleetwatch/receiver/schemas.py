@@ -52,7 +52,7 @@ Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=MAX_TE
 Filter = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$", max_length=MAX_FILTER)]
 LabelMatch = Annotated[str, StringConstraints(pattern=r"^[^=\x00]+=[^\x00]*$", max_length=MAX_FILTER)]
 Cursor = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{6}$")]
-Id = Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_ID)]
+Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)]
 
 
 # Questions

@@ -77,3 +77,39 @@ def test_a_missing_vault_is_a_mistake(inventory: Path) -> None:
     done = check(inventory)
     assert done.returncode != 0
     assert "vault_sendgrid_api_key" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (
+            "alert_receiver_channels: [{name: a, type: slack}]",
+            "type is slack but all of the following are missing: url",
+        ),
+        ("alert_receiver_channels: [{name: a, type: smtp, host: mx}]", "are missing: sender, recipients"),
+        ("alert_receiver_channels: [{name: a, type: fax}]", "value of type must be one of: sendgrid"),
+        (
+            "alert_receiver_channels: [{name: a, type: slack, url: hush, tokne: hush}]",
+            "alert_receiver_channels.tokne",
+        ),
+        ("alert_receiver_routes: [{name: a}]", "missing required arguments: channels"),
+        (
+            "alert_receiver_routes: [{name: a, channels: [b], quiet_hours: {start: '22:00'}}]",
+            "arguments: end",
+        ),
+        (
+            "alert_receiver_users: [{name: a, password: hush, roles: [reed]}]",
+            "value of roles must be one or more of",
+        ),
+        ("alert_receiver_users: [{name: a, roles: [read]}]", "missing required arguments: password"),
+        ("alert_receiver_webhook_token: ''", "alert_receiver_webhook_token is empty"),
+        ("alert_receiver_retention: 90d", "alert_receiver_retention must be a number"),
+    ],
+)
+def test_a_wrong_setting_of_the_receiver_is_one_line(inventory: Path, setting: str, words: str) -> None:
+    path = inventory / "host_vars/monitor1.yml"
+    path.write_text(setting + "\n")
+    (line,) = [line for line in check(inventory).stdout.splitlines() if line.startswith("- ")]
+    assert words in line
+    assert "hush" not in line
+    assert "host_vars/monitor1.yml:1" in line

@@ -18,7 +18,7 @@ from tests.docs.conftest import load
 ROLES = generate.role_names()
 PAGES = sorted([*generate.ROOT.glob("*.md"), *generate.ROOT.glob("docs/**/*.md")])
 # Variables that are settings of plays or registered results, not of roles.
-NOT_OF_ROLES = {"verify_timeout", "verify_clock_tolerance"}
+NOT_OF_ROLES = {"verify_timeout", "verify_clock_tolerance", "verify_channels"}
 
 
 def all_options(options: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -19,8 +19,8 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.types import TypeEngine
 
 
 class Status(StrEnum):
@@ -86,6 +86,21 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Mapping(TypeDecorator[dict[str, str]]):
+    """Names and values, as JSON."""
+
+    impl = JSON
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Take PostgreSQL's binary form there; its dialect is 2 MB that SQLite need not load."""
+        if dialect.name != "postgresql":
+            return dialect.type_descriptor(JSON())
+        from sqlalchemy.dialects.postgresql import JSONB  # noqa: PLC0415
+
+        return dialect.type_descriptor(JSONB())
+
+
 class Base(DeclarativeBase):
     """Base of all tables."""
 
@@ -99,7 +114,7 @@ class Base(DeclarativeBase):
     )
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's interface
         datetime: UtcDateTime,
-        dict[str, str]: JSON().with_variant(JSONB, "postgresql"),
+        dict[str, str]: Mapping,
         str: Text,
     }
 

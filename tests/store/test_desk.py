@@ -88,7 +88,7 @@ def test_filters(store: Store, filters: dict[str, Any], expected: list[str]) -> 
         store,
         _event("A", severity="critical", host="web1"),
         _event("B", severity="warning", host="web1", place="Hauptstraße"),
-        replace(_event("C"), labels={"severity": "critical", 'a"b.c': "d'e"}),
+        replace(_event("C"), labels={"alertname": "C", "severity": "critical", 'a"b.c': "d'e"}),
         _event("D", status=Status.RESOLVED, usage="95%"),
     )
     store.acknowledge(2, "anna")

@@ -84,8 +84,8 @@ def park(store: Store, reason: str = "HTTP 403: signature unknown") -> None:
             row.state, row.last_error, row.attempts = "parked", reason, 3
 
 
-def get(client: FlaskClient, url: str, user: tuple[str, str] = ACT, **headers: str) -> TestResponse:
-    return client.get(url, auth=user, headers=headers)
+def get(client: FlaskClient, url: str, user: tuple[str, str] = ACT, etag: str = "") -> TestResponse:
+    return client.get(url, auth=user, headers={"If-None-Match": etag} if etag else {})
 
 
 def post(client: FlaskClient, url: str, user: tuple[str, str] = ACT, **form: str) -> TestResponse:
@@ -200,11 +200,12 @@ def test_paging(app: Flask, client: FlaskClient, status: str) -> None:
     accept(app, *(event(number) for number in range(1, 251)))
     url: str | None = f"/?status={status}&severity=critical"
     seen: list[str] = []
-    while url:
+    while url and len(seen) < 250:
         page = Outline(get(client, url).text)
         assert len(page.rows) <= pages.PAGE_SIZE
         seen += page.rows
         url = next((attrs["href"] for _, attrs in page.tags if attrs.get("id") == "next"), None)
+    assert url is None
     assert sorted(seen) == sorted(f"/incidents/{number}" for number in range(1, 251))
 
 
@@ -422,7 +423,7 @@ def test_a_look_without_news_is_304(
 ) -> None:
     class Later(datetime):
         @classmethod
-        def now(cls, tz: Any = None) -> datetime:
+        def now(cls, tz: Any = None) -> Any:
             return datetime.now(tz) + timedelta(hours=5)
 
     accept(app, event())
@@ -430,10 +431,10 @@ def test_a_look_without_news_is_304(
     monkeypatch.setattr(pages, "datetime", Later)  # all that follows from it is how long ago things were
     if path == "/":
         assert get(client, path).text != first.text
-    again = get(client, path, **{"If-None-Match": first.headers["ETag"]})
+    again = get(client, path, etag=first.headers["ETag"])
     assert (again.status_code, again.data) == (304, b"")
     park(store)
-    news = get(client, path, **{"If-None-Match": first.headers["ETag"]})
+    news = get(client, path, etag=first.headers["ETag"])
     assert news.status_code == 200
     assert news.headers["ETag"] != first.headers["ETag"]
 

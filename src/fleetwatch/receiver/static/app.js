@@ -189,9 +189,10 @@ try { // the storage may be forbidden
 
 // Start
 
-const address = new URL(location.href);
-if (address.searchParams.delete("done"), address.href !== location.href) {
-  history.replaceState(null, "", address); // so that a reload does not say it again
+const query = new URLSearchParams(location.search);
+if (query.has("done")) { // a reload must not say it again
+  query.delete("done");
+  history.replaceState(null, "", `${location.pathname}${query.size ? `?${query}` : ""}${location.hash}`);
 }
 if (location.hash.length > 1) document.getElementById(location.hash.slice(1))?.focus();
 document.getElementById("help-open").hidden = false;

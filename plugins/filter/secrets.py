@@ -30,7 +30,8 @@ def split_channels(channels: Sequence[Entry]) -> dict[str, Any]:
         AnsibleFilterError: a channel's type is not known, so it cannot be told what is secret in it.
 
     """
-    settings, files = [], {}
+    settings: list[dict[str, Any]] = []
+    files: dict[str, Any] = {}
     for channel in channels:
         secret = CHANNEL_SECRETS.get(channel["type"])
         if secret is None:

@@ -17,7 +17,12 @@ class Loader(yaml.SafeLoader):
     """Reads YAML with the tag ``!unsafe``."""
 
 
-Loader.add_constructor("!unsafe", lambda loader, node: Unsafe(loader.construct_scalar(node)))
+def _unsafe(loader: yaml.SafeLoader, node: yaml.Node) -> Unsafe:
+    assert isinstance(node, yaml.ScalarNode)
+    return Unsafe(loader.construct_scalar(node))
+
+
+Loader.add_constructor("!unsafe", _unsafe)
 yaml.SafeDumper.add_representer(Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text)))
 
 

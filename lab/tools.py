@@ -16,11 +16,14 @@ from lab.console import Console, output
 PACKAGES = ("prometheus", "prometheus-alertmanager")
 PROGRAMS = ("promtool", "prometheus", "amtool", "prometheus-alertmanager")
 BIN = CACHE / "tools" / "bin"
+SHARE = CACHE / "tools" / "share"
+"""What stands for /usr/share to Alertmanager, whose templates are there."""
+TEMPLATES = "prometheus/alertmanager"
 
 
 def complete() -> bool:
     """Tell whether the programs are there."""
-    return all((BIN / program).exists() for program in PROGRAMS)
+    return (SHARE / TEMPLATES).exists() and all((BIN / program).exists() for program in PROGRAMS)
 
 
 def ensure(console: Console) -> Path:
@@ -41,6 +44,7 @@ def ensure(console: Console) -> Path:
             BIN.mkdir(parents=True, exist_ok=True)
             for program in PROGRAMS:
                 shutil.move(tree / "usr/bin" / program, BIN / program)
+            shutil.copytree(tree / "usr/share" / TEMPLATES, SHARE / TEMPLATES, dirs_exist_ok=True)
     return BIN
 
 

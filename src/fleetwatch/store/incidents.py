@@ -98,6 +98,13 @@ class Incidents(Database):
             return {row[0]: row[1] for row in session.execute(query)}
 
 
+# No order is asked for, so that many rows go into one statement, but not into a new one for each number:
+# SQLite keeps them prepared.
+_INSERT = (
+    insert(Incident)
+    .returning(Incident.id, Incident.fingerprint, Incident.starts_at)
+    .execution_options(insertmanyvalues_page_size=50)
+)
 _KNOWN = select(Incident.fingerprint, Incident.starts_at, Incident.status, Incident.id).where(
     Incident.fingerprint.in_(bindparam("fingerprints", expanding=True))
 )
@@ -235,11 +242,7 @@ class _Changes:
         """Write."""
         connection = self._session.connection()
         if self._new:
-            # No order is asked for, so that many rows go into one statement.
-            inserted = connection.execute(
-                insert(Incident).returning(Incident.id, Incident.fingerprint, Incident.starts_at),
-                [known.values for known in self._new],
-            )
+            inserted = connection.execute(_INSERT, [known.values for known in self._new])
             # What many are to be told in the same way is one statement too.
             alike: dict[tuple[Planned, str | None], list[int]] = {}
             for number, fingerprint, starts_at in inserted:

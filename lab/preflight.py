@@ -22,7 +22,7 @@ _NET_ADMIN = 12
 
 GIB = 1 << 30
 VENV_BYTES = int(0.9 * GIB)
-PACKAGES_BYTES = int(0.4 * GIB)
+PACKAGES_BYTES = int(0.8 * GIB)
 IMAGE_BYTES = int(0.7 * GIB)
 HOST_BYTES = int(0.3 * GIB)
 BUILD_BYTES = int(1.2 * GIB)

@@ -23,7 +23,11 @@ PACKAGES = (
     "debian-archive-keyring",
     "openssh-client",
 )
-TEST_PACKAGES = ("postgresql",)  # whose server the tests of the store start for themselves
+TEST_PACKAGES = (
+    "postgresql",  # whose server the tests of the store start for themselves
+    "chromium",  # in which the receiver's page is tried
+    "chromium-driver",
+)
 
 
 class ProblemsError(LabError):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from fleetwatch.store import Incident, Notification, State, Store
 from tests.common.services import Service, alert, answers, call, free_port, wait_until
@@ -107,6 +107,15 @@ class Stack:
         try:
             with store.read() as session:
                 return list(session.scalars(select(Incident).order_by(Incident.id)))
+        finally:
+            store.close()
+
+    def count(self) -> int:
+        """Return how many incidents there are."""
+        store = Store(self.config["database_url"])
+        try:
+            with store.read() as session:
+                return session.scalar(select(func.count(Incident.id))) or 0
         finally:
             store.close()
 

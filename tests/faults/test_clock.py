@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,9 +45,10 @@ def test_a_clock_that_jumps(database: str, tmp_path: Path) -> None:
     }
     state = {"fate": Fate.OK}
     channel = {"concurrency": _CONCURRENCY, "breaker_failures": 1000}
+    quick: dict[str, Any] = {"poll_interval": 0.02, "lease": 300}
     with (
         run_provider(lambda: state["fate"], pause=0.05) as provider,
-        run_stack(tmp_path, database, provider, channel=channel, variables=variables, lease=120) as stack,
+        run_stack(tmp_path, database, provider, channel=channel, variables=variables, **quick) as stack,
     ):
         accepted: set[str] = set()
         jumps = 0
@@ -69,10 +70,7 @@ def test_a_clock_that_jumps(database: str, tmp_path: Path) -> None:
             jumps += 1
             around.join(20)
             accepted |= before.accepted | around.accepted
-        began = time.monotonic()
-        stack.wait_delivered(60)
-        # Well within what a lease or a retry could take on the true clock.
-        assert time.monotonic() - began < 30
+        stack.wait_delivered(60)  # well within what a lease or a retry lasts that waits for the wrong time
         stack.check(accepted, provider)
     # A claim that seems to have run out is taken up again, once.
     assert provider.duplicates() <= _CONCURRENCY * jumps

@@ -27,6 +27,7 @@ TEST_PACKAGES = (
     "postgresql",  # whose server the tests of the store start for themselves
     "chromium",  # in which the receiver's page is tried
     "chromium-driver",
+    "libfaketime",  # which sets the clock of the services in a test
 )
 
 

@@ -198,12 +198,12 @@ def test_what_was_claimed_and_not_begun_is_given_back(post: Post, monkeypatch: p
 
 def test_the_claim_of_a_dead_dispatcher_is_taken_up_again(post: Post) -> None:
     post.accept(alert())
-    (rows,) = post.store.claim("dead", "mail", 1, lease=0.5)
-    provider = Provider()
-    with post.dispatcher({"mail": provider}):
-        time.sleep(0.2)
-        assert provider.messages == []
+    claimed_at = datetime.now(UTC)
+    (rows,) = post.store.claim("dead", "mail", 1, lease=1)
+    with post.dispatcher({"mail": Provider()}):
         row = post.wait_sent()
+    assert row.sent_at is not None
+    assert row.sent_at - claimed_at >= timedelta(seconds=1)
     assert row.attempts == 2
     assert not post.store.mark_sent(rows, "late")
 

@@ -31,7 +31,7 @@ def status(url: str, authorization: str = "") -> tuple[int, str]:
 
 def test_an_alert_reaches_every_channel(fleet: Fleet) -> None:
     name = fleet.post_alert()
-    messages = wait_for(lambda: found if len(found := fleet.messages(name)) == len(WAYS) else None, 60)
+    messages = wait_for(lambda: found if len(found := fleet.messages(name)) == len(WAYS) else [], 60)
     assert {message["via"] for message in messages} == set(WAYS.values())
     (ticket,) = [message for message in messages if message["via"] == "webhook"]
     assert any(header.lower() == "x-fleetwatch-signature" for header in ticket["headers"])

@@ -62,6 +62,7 @@ class Provider:
         """Name and transition of what was told so far."""
         self.fates: Counter[Fate] = Counter()
         self._lock = threading.Lock()
+        self._crash: tuple[Callable[[], None], bool, threading.Event] | None = None
         provider = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -92,8 +93,15 @@ class Provider:
         """Return how many tellings were one too many."""
         return sum(times - 1 for times in self.told().values())
 
+    def crash_client(self, kill: Callable[[], None], *, taken: bool) -> None:
+        """Kill the client while it waits for its next answer, just before or after its message is taken."""
+        done = threading.Event()
+        self._crash = (kill, taken, done)
+        assert done.wait(60), "nothing more was sent"
+
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         with self._lock:
+            crash, self._crash = self._crash, None
             fate = self.fate()
             self.fates[fate] += 1
         connection = request.connection
@@ -103,11 +111,16 @@ class Provider:
         body = request.rfile.read(int(request.headers["Content-Length"]))
         if self.pause:
             time.sleep(self.pause)
-        if fate in TAKEN:
+        if fate in TAKEN if crash is None else crash[1]:
             message = Taken(request.headers["Idempotency-Key"], json.loads(body))
             with self._lock:
                 self.taken.append(message)
                 self.known.update(message.told)
+        if crash:
+            kill, _, done = crash
+            kill()
+            done.set()
+            return
         match fate:
             case Fate.OK:
                 _answer(request, 202)

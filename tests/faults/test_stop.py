@@ -15,20 +15,20 @@ from tests.faults.stack import Posters, names, run_stack
 
 pytestmark = pytest.mark.slow
 
-_ALERTS = 60
+_ALERTS = 32
 
 
 def test_a_dispatcher_that_is_stopped_finishes_or_gives_back(database: str, tmp_path: Path) -> None:
     with (
-        run_provider(pause=0.3) as provider,
+        run_provider(pause=1.5) as provider,
         # A claim that was left behind would last for longer than this test waits.
-        run_stack(tmp_path, database, provider, channel={"concurrency": 4}, lease=600) as stack,
+        run_stack(tmp_path, database, provider, channel={"concurrency": 4, "timeout": 5}, lease=600) as stack,
     ):
-        posters = Posters(stack.url, names(_ALERTS, 20))
+        posters = Posters(stack.url, names(_ALERTS, 8))
         posters.start()
         posters.join(20)
         for stop in range(1, 4):
-            wait_until(lambda wanted=stop * 6: len(provider.taken) >= wanted, 20)  # type: ignore[misc]
+            wait_until(lambda wanted=stop * 4: len(provider.taken) >= wanted, 20)  # type: ignore[misc]
             began = time.monotonic()
             assert stack.dispatcher.terminate() == 0
             assert time.monotonic() - began < 5

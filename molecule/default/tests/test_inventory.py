@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import SETTINGS, Fleet, wait_for
+from support import TOKENS, Fleet, wait_for
 
 from lab.alert import Plan, call, follow
 
@@ -117,7 +117,7 @@ def test_two_in_a_group_are_a_pair(fleet: Fleet, pair: Path) -> None:
     status = f"{fleet.urls.alertmanager}/api/v2/status"
     wait_for(lambda: len(call("GET", status)["cluster"]["peers"]) == 2)
 
-    follow(fleet.urls, SETTINGS["metrics_simulator_control_token"], Plan(host="sim-db-01"))
+    follow(fleet.urls, TOKENS, Plan(host="sim-db-01"))
     assert len(fleet.mails("sim-db-01")) == 2, "one mail for its begin and one for its end"
 
 

@@ -10,8 +10,7 @@ import pytest
 import yaml
 from support import ROOT, SETTINGS, Fleet
 
-MOLECULE = yaml.safe_load((ROOT / "molecule/default/molecule.yml").read_text())
-CHANNELS = MOLECULE["provisioner"]["inventory"]["host_vars"]["receiver"]["alert_receiver_channels"]
+RECEIVER = yaml.safe_load((ROOT / "molecule/default/host_vars/receiver.yml").read_text())
 UNITS = {
     "monitor": ["prometheus", "alertmanager", "pushgateway", "node_exporter"],
     "receiver": ["alert_receiver", "alert_dispatcher", "lab_mailbox", "node_exporter"],
@@ -64,7 +63,7 @@ def test_configuration_is_not_for_everybody(fleet: Fleet, name: str) -> None:
 @pytest.mark.parametrize("name", list(UNITS))
 def test_secrets_are_in_no_log(fleet: Fleet, name: str) -> None:
     journal = fleet.host(name).check_output("journalctl --no-pager --output=cat")
-    secrets = [value for value in strings([SETTINGS, CHANNELS]) if "only-for-" in value]
+    secrets = [value for value in strings([SETTINGS, RECEIVER]) if "only-for-" in value]
     assert len(secrets) == 7
     assert not [secret for secret in secrets if secret.rpartition("/")[2] in journal]
 

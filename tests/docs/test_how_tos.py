@@ -171,6 +171,7 @@ def test_pages_show_files_of_the_inventory() -> None:
     assert all(files(page, INVENTORY) for page in PAGES)
 
 
+@pytest.mark.slow
 def test_all_pages_together_give_a_good_prometheus(inventory: Path) -> None:
     for page in PAGES:
         follow(page, inventory)
@@ -271,6 +272,7 @@ def test_the_example_sends_mail_through_sendgrid(inventory: Path, monkeypatch: p
     assert not [secret for secret in SECRETS.values() if secret in text]
 
 
+@pytest.mark.slow
 def test_every_way_to_notify_is_one(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     follow("notify", inventory)
     follow("change-messages", inventory)

@@ -260,6 +260,7 @@ def reports(output: str) -> list[str]:
     return [line for line in output.replace('\\"', '"').splitlines() if "RESULT " in line]
 
 
+@pytest.mark.slow
 def test_the_services_bundle(tmp_path: Path) -> None:
     source = tmp_path / "source"  # a copy, for the time of the test
     for name in ("src", "requirements", "pyproject.toml"):

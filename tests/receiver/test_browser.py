@@ -29,6 +29,8 @@ from fleetwatch.receiver.app import create_app
 from fleetwatch.store import Store
 from tests.receiver.test_pages import ACT, accept, event, park, settings
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 HOST = "receiver.test"
 FLAGS = (

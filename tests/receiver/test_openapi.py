@@ -61,6 +61,7 @@ def test_the_document_says_what_is_open_to_all(sqlite_database: str) -> None:
 contract = schemathesis.openapi.from_dict(document(OPERATIONS, [], None))
 
 
+@pytest.mark.slow
 @contract.parametrize()
 @settings(max_examples=25, derandomize=True, deadline=None)
 def test_contract(case: Case[Any], app: Flask) -> None:

@@ -217,6 +217,7 @@ def test_a_failure_on_postgresql_leaves_no_table(
         Store(postgres_server.url("bare"))
 
 
+@pytest.mark.slow
 def test_several_processes_at_once(empty: str) -> None:
     program = f"from fleetwatch.store import migrations; print(migrations.upgrade({empty!r}))"
 

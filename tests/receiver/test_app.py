@@ -69,6 +69,12 @@ def test_good_alerts_are_committed_beside_a_bad_one(client: FlaskClient) -> None
     assert _metric(client, 'alert_receiver_refused_total{reason="bad_alert"}') == 1
 
 
+def test_what_alertmanager_left_out_is_counted(client: FlaskClient) -> None:
+    group = {"alerts": [alert("A")], "truncatedAlerts": 7}
+    assert client.post("/alerts", json=group).status_code == 200
+    assert _metric(client, 'alert_receiver_refused_total{reason="truncated"}') == 7
+
+
 def test_a_second_alertmanager_makes_no_second_message(client: FlaskClient) -> None:
     for url in ("http://a:9093", "http://b:9093"):
         assert client.post("/alerts", json={"externalURL": url, "alerts": [alert()]}).status_code == 200

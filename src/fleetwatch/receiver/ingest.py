@@ -47,6 +47,11 @@ def accept() -> tuple[dict[str, Any], int]:
     log.info("alerts accepted", extra={**counts, "refused": len(batch.refused)})
     if batch.refused:
         app.metrics.refused.labels("bad_alert").inc(len(batch.refused))
+    if batch.truncated:
+        app.metrics.refused.labels("truncated").inc(batch.truncated)
+        log.warning(
+            "Alertmanager left alerts out: set its max_alerts to 0", extra={"alerts": batch.truncated}
+        )
     for refused in batch.refused:
         log.warning("alert refused", extra={"index": refused.index, "reason": refused.reason})
     refusals = [{"index": refused.index, "reason": refused.reason} for refused in batch.refused]

@@ -12,7 +12,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleetwatch.store import Store
 
-REFUSALS = ("bad_alert", "bad_json", "bad_request", "content_type", "too_large", "too_many_alerts")
+REFUSALS = (
+    "bad_alert",
+    "bad_json",
+    "bad_request",
+    "content_type",
+    "too_large",
+    "too_many_alerts",
+    "truncated",
+)
 AUTH_FAILURES = ("no_credentials", "bad_credentials", "forbidden", "cross_site", "csrf")
 _USUAL_SEVERITIES = ("critical", "warning", "info")
 

@@ -43,6 +43,8 @@ class Batch:
 
     events: list[AlertEvent] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
+    truncated: int = 0
+    """Alerts that Alertmanager left out of the request, because its ``max_alerts`` is not 0."""
 
 
 def _scalars_to_text(value: object) -> object:
@@ -115,7 +117,7 @@ def parse(body: bytes, max_alerts: int, traceparent: str | None = None) -> Batch
         raise WebhookError(
             413, "too_many_alerts", f"the request has {len(alerts)} alerts, the limit is {max_alerts}"
         )
-    batch = Batch()
+    batch = Batch(truncated=_count(payload.get("truncatedAlerts")))
     for index, alert in enumerate(alerts):
         try:
             batch.events.append(_event(alert, payload, traceparent))
@@ -176,6 +178,10 @@ def _check_unicode(alert: Alert) -> None:
 def _text(value: object) -> str:
     """Return a string that can be stored."""
     return value.encode(errors="replace").decode() if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def _utc(time: datetime | None) -> datetime | None:

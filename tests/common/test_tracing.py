@@ -62,6 +62,7 @@ def test_an_exception_marks_the_span_and_is_not_quoted(collector: Collector) -> 
     assert "secret" not in repr(found)
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_away_or_hangs_harms_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as hangs:
         for port in (free_port(), hangs.getsockname()[1]):

@@ -21,6 +21,8 @@ from tests.common.services import (
 )
 from tests.dispatcher.conftest import Post
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def service(tmp_path: Path, database: str, post: Post) -> Iterator[Service]:

@@ -205,6 +205,7 @@ def test_routes_lead_where_the_page_says(inventory: Path) -> None:
     assert receivers("alertname=HighLoadAverage", "host=web1", "severity=warning") == {"fleetwatch"}
 
 
+@pytest.mark.slow
 def test_two_receivers_get_the_token_and_share_a_database(
     inventory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +257,7 @@ def refusals(folder: Path) -> list[str]:
     return said
 
 
+@pytest.mark.slow
 def test_the_example_sends_mail_through_sendgrid(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = render("alert_receiver", inventory)
     receiver, dispatcher = receiver_settings(folder, monkeypatch)
@@ -305,6 +307,7 @@ def test_every_way_to_notify_is_one(inventory: Path, monkeypatch: pytest.MonkeyP
     assert ["user.ops" in refusals(folder)[0], "channel.team.url" in refusals(folder)[1]] == [True, True]
 
 
+@pytest.mark.slow
 def test_a_component_is_added_as_the_page_says(inventory: Path) -> None:
     follow("add-a-component", inventory)
     for name, content in files("add-a-component", "roles/").items():

@@ -675,6 +675,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_killed_while_it_downloads(site: Site) -> None:
     site.run(site.publish("1.0"))
     arguments = site.publish("2.0")
@@ -702,6 +703,7 @@ def test_killed_while_it_downloads(site: Site) -> None:
     assert site.entries == ["1.0", "2.0", "current"]
 
 
+@pytest.mark.slow
 def test_killed_while_it_unpacks(site: Site) -> None:
     site.run(site.publish("1.0"))
     top = f"demo-2.0.linux-{ARCH}"
@@ -753,6 +755,7 @@ def killed_at(step: int, action: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["first", "upgrade", "replace", "rollback"])
 def test_killed_at_every_step(tmp_path: Path, case: str) -> None:
     old, new = upstream("1.0"), upstream("2.0", PROGRAM + b"\0")
@@ -835,6 +838,7 @@ def playbook(
     )
 
 
+@pytest.mark.slow
 def test_the_controller_fetches_once_for_all_hosts(site: Site, tmp_path: Path) -> None:
     arguments = site.publish("1.0") | {
         "download": "controller",

@@ -119,6 +119,7 @@ def test_what_will_never_be_good(client: FlaskClient, sent: dict[str, Any], stat
     assert _incidents(client) == []
 
 
+@pytest.mark.slow
 def test_503_when_it_cannot_commit_and_then_all_is_well(client: FlaskClient, database: str) -> None:
     blocker = Store(database)
     with blocker.write():

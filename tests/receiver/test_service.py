@@ -15,6 +15,8 @@ from sqlalchemy import select, text
 from fleetwatch.store import Incident, Store
 from tests.common.services import MAIL, Service, alert, call, free_port
 
+pytestmark = pytest.mark.slow
+
 _FILE_SIZE = 400_000  # bytes
 
 

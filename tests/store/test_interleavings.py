@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -121,6 +122,7 @@ class World:
                 assert "firing" not in told[told.index("resolved") :] if "resolved" in told else True
 
 
+@pytest.mark.slow
 @settings(max_examples=50, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(_steps, max_size=12))
 def test_any_interleaving_ends_the_same(database: str, steps: list[tuple[str, object]]) -> None:

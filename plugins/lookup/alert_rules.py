@@ -1,6 +1,6 @@
 # Copyright (c) The Fleetwatch authors
 # SPDX-License-Identifier: MIT
-"""Lookup of the alert rules of all components that have hosts."""
+"""Lookup of the alert and recording rules of all components that have hosts."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 DOCUMENTATION = """
 name: alert_rules
-short_description: Alert rules of the components that have hosts
+short_description: Alert and recording rules of the components that have hosts
 description:
-  - Renders the file C(monitoring/rules.yml) of every component whose group has hosts.
+  - Renders the files C(monitoring/rules.yml) and C(monitoring/recording_rules.yml) of every component whose
+    group has hosts; they become C(<component>.yml) and C(<component>_recording.yml).
   - Such a file is a Prometheus rule file and a Jinja template at once. It uses C([[ name ]]) for variables
     and C([% if … %]) for blocks, so that C({{ $labels.host }}) stays as it is.
   - Variables have the value that the current host (the one that runs Prometheus) gives them, or else the
@@ -82,13 +83,14 @@ class LookupModule(FleetLookup):
         templar = self._templar.copy_with_new_env(
             available_variables=ChainMap(jobs, variables, fleet.defaults)
         )
-        return [
-            {
-                f"{component.name}.yml": _render(component.rules, templar)
-                for component in fleet.components.values()
-                if component.rules and fleet.hosts(component.name)
-            }
-        ]
+        files: dict[str, str] = {}
+        for component in fleet.components.values():
+            if fleet.hosts(component.name):
+                if component.rules:
+                    files[f"{component.name}.yml"] = _render(component.rules, templar)
+                if component.recording_rules:
+                    files[f"{component.name}_recording.yml"] = _render(component.recording_rules, templar)
+        return [files]
 
 
 def _render(path: Path, templar: Templar) -> str:

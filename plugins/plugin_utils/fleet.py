@@ -99,7 +99,15 @@ class Component:
     @property
     def rules(self) -> Path | None:
         """The template of the component's alert rules, if it has one."""
-        path = self.path / "monitoring" / "rules.yml"
+        return self._monitoring("rules.yml")
+
+    @property
+    def recording_rules(self) -> Path | None:
+        """The template of the component's recording rules, if it has one."""
+        return self._monitoring("recording_rules.yml")
+
+    def _monitoring(self, name: str) -> Path | None:
+        path = self.path / "monitoring" / name
         return path if path.is_file() else None
 
 

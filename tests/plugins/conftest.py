@@ -59,6 +59,12 @@ ROLES = {
                 for: [[ node_exporter_alert_down_after ]]
                 annotations: {summary: "{{ $labels.host }} is down"}
         """,
+    "node_exporter/monitoring/recording_rules.yml": """
+        groups:
+          - name: node_exporter_recording
+            rules:
+              - {record: "instance:up:max[[ node_exporter_alert_down_after ]]", expr: up}
+        """,
     "prometheus/defaults/main.yml": "prometheus_port: 9090\nprometheus_version: '3.5.0'\n",
     "prometheus/meta/argument_specs.yml": """
         argument_specs:

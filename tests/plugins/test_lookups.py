@@ -73,9 +73,10 @@ def test_lookups_see_the_whole_inventory(tmp_path: Path, run_playbook: RunPlaybo
     ]
     assert result["listener"] == {"address": "[::]:9090", "url": "http://[::1]:9090"}
     # The component shop has rules as well, but no hosts.
-    assert list(result["rules"]) == ["node_exporter.yml"]
+    assert list(result["rules"]) == ["node_exporter.yml", "node_exporter_recording.yml"]
     assert "for: 3m\n" in result["rules"]["node_exporter.yml"]
     assert "{{ $labels.host }} is down" in result["rules"]["node_exporter.yml"]
+    assert "instance:up:max3m" in result["rules"]["node_exporter_recording.yml"]
 
 
 def test_rule_with_an_undefined_variable_names_file_and_variable(

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.splitter import parse_kv
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import render_rules, rules_variables
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +31,15 @@ JOBS = ["node_exporter", "prometheus"]  # what the tests of TargetAbsent expect
 ALWAYS_FIRES = "Watchdog"
 WITHOUT_DATA = {ALWAYS_FIRES, "TargetAbsent"}  # the absence of data is what these are about
 WITHOUT_HOST = {ALWAYS_FIRES, "TargetDown", "TargetAbsent", "AlertmanagerClusterDown"}
-SECTIONS = ["Meaning", "Impact", "Check", "Fix", "Threshold"]
+SECTIONS = ["Meaning", "Impact", "Check", "Fix", "Silence", "Threshold"]
+NEVER_SILENCED = {ALWAYS_FIRES, "AlertReceiverNotificationsParked", "PrometheusNotConnectedToAlertmanager"}
+SILENCE_VARIABLES = {
+    "silence_hosts",
+    "silence_alert",
+    "silence_matchers",
+    "silence_duration",
+    "silence_comment",
+}
 
 Rule = dict[str, Any]
 each_component = pytest.mark.parametrize("component", COMPONENTS)
@@ -225,6 +236,33 @@ def test_runbook_pages_are_complete(component: str) -> None:
         prefix = stem(component, alert) + "_"
         variables = {name for name in alert_variables(component) if name.startswith(prefix)}
         assert set(re.findall(rf"`({prefix}\w+)[`:]", page)) == variables, f"{alert}: variables in the page"
+
+
+def silence_variables(section: str) -> list[dict[str, str]]:
+    """Return the variables of each command in a page's section Silence, as Ansible reads them."""
+    commands = []
+    for block in re.findall(r"^```bash\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
+        program, *words = shlex.split(block.replace("\\\n", " "))
+        assert program == "ansible-playbook"
+        assert "playbooks/silence.yml" in words
+        values = [word for option, word in pairwise(words) if option == "-e"]
+        commands.append({name: text for value in values for name, text in parse_kv(value).items()})
+    return commands
+
+
+@each_component
+def test_runbook_pages_tell_how_to_silence(component: str) -> None:
+    for alert in alerts(component):
+        page = (RUNBOOKS / f"{alert}.md").read_text(encoding="utf-8")
+        section = page.partition("## Silence\n")[2].partition("## ")[0].strip()
+        commands = silence_variables(section)
+        assert section.startswith("Never") is (alert in NEVER_SILENCED), alert
+        assert bool(commands) is (alert not in NEVER_SILENCED), alert
+        for variables in commands:
+            assert variables.keys() <= SILENCE_VARIABLES, f"{alert}: a comment with spaces needs two quotes"
+            assert alert in variables["silence_alert"].split(","), alert
+            assert all(variables[name] for name in ("silence_duration", "silence_comment")), alert
+            assert not (alert in WITHOUT_HOST and "silence_hosts" in variables), f"{alert} has no label host"
 
 
 def test_links_between_runbook_pages_work() -> None:

@@ -75,22 +75,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from datetime import UTC, datetime, timedelta  # noqa: E402
 from functools import partial  # noqa: E402
-from http.client import HTTPException  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
-from urllib.error import HTTPError, URLError  # noqa: E402
-from urllib.parse import urlencode  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.urls import ConnectionError as UrlConnectionError  # noqa: E402
-from ansible.module_utils.urls import open_url  # noqa: E402
+from ansible_collections.fleetwatch.monitoring.plugins.module_utils.api import (  # noqa: E402
+    HTTP_TIMEOUT,
+    ApiError,
+    fetch,
+    fetch_json,
+)
 
 Row = dict[str, str]
 
 OK = "ok"
 FAILED = "FAILED"
 SKIPPED = "skipped"
-HTTP_TIMEOUT = 10
 NAMES_SHOWN = 5
 CRASH_LOOP_RESTARTS = 2
 CRASH_LOOP_UPTIME = 120
@@ -106,10 +106,6 @@ DEPLOY = "Run site.yml."
 NO_READER = "Nobody may look whether it arrives. Add a user with the role read to alert_receiver_users."
 CHANNELS_TIMEOUT = 300
 """Seconds that the test of all channels may take."""
-
-
-class ApiError(Exception):
-    """A URL does not answer as it should; the message says which and how."""
 
 
 def row(component: str, check: str, state: str, detail: str = "") -> Row:
@@ -128,41 +124,6 @@ def some(names: Iterable[str]) -> str:
     listed = sorted(names)
     more = f" and {len(listed) - NAMES_SHOWN} more" if len(listed) > NAMES_SHOWN else ""
     return ", ".join(listed[:NAMES_SHOWN]) + more
-
-
-def fetch(url: str, body: Any = None, token: str = "") -> bytes:
-    """Return what a URL answers, to a POST if there is a ``body``.
-
-    :param token: bearer token to show, if any.
-    :raises ApiError: it does not answer with success.
-    """
-    where = url.partition("?")[0]
-    data = None if body is None else json.dumps(body)
-    headers = {} if body is None else {"Content-Type": "application/json"}
-    if token:
-        headers["Authorization"] = f"Bearer {token}"
-    try:
-        with open_url(url, data=data, headers=headers, timeout=HTTP_TIMEOUT, use_proxy=False) as response:
-            content: bytes = response.read()
-            return content
-    except HTTPError as error:
-        text = error.read(200).decode(errors="replace").strip()
-        raise ApiError(f"{where} answers {error.code}: {text or error.reason}.") from error
-    except URLError as error:
-        raise ApiError(f"{where} does not answer: {error.reason}.") from error
-    except (OSError, ValueError, HTTPException, UrlConnectionError) as error:
-        raise ApiError(f"{where} does not answer: {error}.") from error
-
-
-def fetch_json(url: str, query: Mapping[str, str] | None = None, token: str = "") -> Any:
-    """Return the JSON that a URL answers.
-
-    :raises ApiError: it does not answer with JSON.
-    """
-    try:
-        return json.loads(fetch(f"{url}?{urlencode(query)}" if query else url, token=token))
-    except ValueError as error:
-        raise ApiError(f"{url} does not answer with JSON; is another program on this port?") from error
 
 
 # Units and endpoints

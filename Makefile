@@ -60,6 +60,10 @@ bench-converge bench-targets bench-lab bench-sandbox bench-receiver: venv
 docs: venv ## Write the generated reference pages
 	@$(VENV)/python -m docs.generate
 
+.PHONY: dashboards
+dashboards: venv ## Write the JSON of the dashboards
+	@$(VENV)/python -m fleetwatch.dashboards
+
 LOCK := .cache/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes \
 	--no-emit-index-url $(if $(UPGRADE),--upgrade)
 

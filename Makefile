@@ -45,7 +45,7 @@ lint: venv ## Check style and types
 	ansible-lint
 	ruff check .
 	ruff format --check .
-	mypy lab plugins src tests bench docs molecule
+	mypy lab plugins roles src tests bench docs molecule
 
 .PHONY: bench-converge bench-targets bench-lab bench-sandbox bench-receiver
 bench-converge: ## Measure runs of site.yml: tasks, time, changes

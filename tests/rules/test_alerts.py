@@ -30,7 +30,13 @@ COMPONENTS = sorted(path.parents[1].name for path in ROLES.glob("*/monitoring/ru
 JOBS = ["node_exporter", "prometheus"]  # what the tests of TargetAbsent expect
 ALWAYS_FIRES = "Watchdog"
 WITHOUT_DATA = {ALWAYS_FIRES, "TargetAbsent"}  # the absence of data is what these are about
-WITHOUT_HOST = {ALWAYS_FIRES, "TargetDown", "TargetAbsent", "AlertmanagerClusterDown"}
+WITHOUT_HOST = {
+    ALWAYS_FIRES,
+    "TargetDown",
+    "TargetAbsent",
+    "AlertmanagerClusterDown",
+    "AlertmanagerConfigsDiffer",
+}
 SECTIONS = ["Meaning", "Impact", "Check", "Fix", "Silence", "Threshold"]
 NEVER_SILENCED = {ALWAYS_FIRES, "AlertReceiverNotificationsParked", "PrometheusNotConnectedToAlertmanager"}
 SILENCE_VARIABLES = {

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from ansible.errors import AnsibleError
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import FleetError
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.lookup import FleetLookup
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.overrides import render_with_overrides
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import (
+    JOBS,
     RulesError,
-    render_rules,
     rules_variables,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ansible.template import Templar
@@ -31,6 +33,8 @@ description:
     and C([% if … %]) for blocks, so that C({{ $labels.host }}) stays as it is.
   - Variables have the value that the current host (the one that runs Prometheus) gives them, or else the
     default of the role. C(fleetwatch_jobs) is the list of the scrape jobs that have targets.
+  - A scraped host that the inventory gives another value of a variable C(<component>_alert_…) has its alerts
+    from rules of its own, with that value; those for all hosts leave it out.
 author: [The Fleetwatch authors]
 options:
   _terms:
@@ -63,9 +67,6 @@ _raw:
     - node_exporter.yml: "groups: []"
 """
 
-JOBS = "fleetwatch_jobs"
-"""Variable that a rule file may use besides those of the roles: the names of the jobs that have targets."""
-
 
 class LookupModule(FleetLookup):
     """Yield one dictionary of all rule files."""
@@ -80,6 +81,7 @@ class LookupModule(FleetLookup):
         variables = variables or {}
         fleet = self.fleet(variables, kwargs)
         jobs = {JOBS: [job.name for job in fleet.scrape_jobs_of(variables, self._templar)]}
+        settings = fleet.alert_settings()
         templar = self._templar.copy_with_new_env(
             available_variables=ChainMap(jobs, variables, fleet.defaults)
         )
@@ -87,13 +89,13 @@ class LookupModule(FleetLookup):
         for component in fleet.components.values():
             if fleet.hosts(component.name):
                 if component.rules:
-                    files[f"{component.name}.yml"] = _render(component.rules, templar)
+                    files[f"{component.name}.yml"] = _render(component.rules, templar, settings)
                 if component.recording_rules:
-                    files[f"{component.name}_recording.yml"] = _render(component.recording_rules, templar)
+                    files[f"{component.name}_recording.yml"] = _render(component.recording_rules, templar, {})
         return [files]
 
 
-def _render(path: Path, templar: Templar) -> str:
+def _render(path: Path, templar: Templar, settings: Mapping[str, Mapping[str, Any]]) -> str:
     known = templar.available_variables
     values = {}
     try:
@@ -102,6 +104,6 @@ def _render(path: Path, templar: Templar) -> str:
                 values[name] = templar.template(known[name])
             except AnsibleError as error:
                 raise FleetError(f"{path}: the value of {name}: {error}") from error
-        return render_rules(path, values)
+        return render_with_overrides(path, values, settings)
     except RulesError as error:
         raise FleetError(str(error)) from error

@@ -257,6 +257,7 @@ class Fleet:
         self._loader = loader
         self._templar = Templar(loader=loader)
         self._scrape_jobs: dict[str, list[ScrapeJob]] = {}
+        self._alert_settings: dict[str, dict[str, Any]] = {}
         self.roles: dict[str, Path] = {}
         for folder in roles_path:
             for path in sorted(Path(folder).iterdir()) if Path(folder).is_dir() else ():
@@ -314,6 +315,12 @@ class Fleet:
         for path in self.roles.values():
             defaults |= self.read_yaml(path / "defaults" / "main.yml", trusted=True) or {}
         return defaults
+
+    @cached_property
+    def alert_variables(self) -> frozenset[str]:
+        """The variables of the components' alerts: thresholds, durations and the like."""
+        prefixes = tuple(f"{component}_alert_" for component in self.components)
+        return frozenset(name for name in self.defaults if name.startswith(prefixes))
 
     def read_yaml(self, path: Path, *, trusted: bool = False) -> Any:
         """Return the content of a YAML file, or None when there is no such file.
@@ -418,6 +425,22 @@ class Fleet:
             self._scrape_jobs[key] = self._compute_scrape_jobs(host_labels(self.groups, target_labels))
         return self._scrape_jobs[key]
 
+    def alert_settings(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what hosts that Prometheus scrapes set of the alert variables: host, name, value.
+
+        :raises FleetError: a host's settings are wrong.
+        """
+        if not self._scrape_jobs:  # the same walk over all hosts finds both
+            self.scrape_jobs()
+        return self._alert_settings
+
+    def alert_settings_of(self, variables: HostVariables) -> dict[str, Any]:
+        """Return what a host sets of the alert variables.
+
+        :raises FleetError: a value cannot be rendered.
+        """
+        return {name: variables.get(name) for name in variables.raw.keys() & self.alert_variables}
+
     def scrape_jobs_of(self, variables: Mapping[str, Any], templar: Templar) -> list[ScrapeJob]:
         """Return the scrape jobs with the labels that a plugin sees in its ``variables``."""
         labels = variables.get(TARGET_LABELS, self.defaults.get(TARGET_LABELS))
@@ -431,6 +454,8 @@ class Fleet:
         targets: dict[str, list[dict[str, Any]]] = {}
         for host in sorted(jobs_of_host):
             variables = self.variables(host)
+            if settings := self.alert_settings_of(variables):
+                self._alert_settings[host] = settings
             for job in jobs_of_host[host]:
                 if self.is_scraped(job, variables):
                     target = _target(job, self.endpoint(job, variables), labels.get(host, {}))

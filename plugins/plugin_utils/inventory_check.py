@@ -35,6 +35,15 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import
     host_labels,
     suggest,
 )
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.overrides import (
+    OverrideError,
+    render_with_overrides,
+)
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import (
+    JOBS,
+    RulesError,
+    rules_variables,
+)
 
 try:
     from ansible._internal._datatag._tags import Origin
@@ -49,7 +58,7 @@ if TYPE_CHECKING:
 WATCHED = "node_exporter"
 """The component that every host of the fleet must have."""
 PROMETHEUS = "prometheus"
-"""The component whose hosts use the target labels."""
+"""The component whose hosts use the target labels and evaluate the alerts."""
 RECEIVER = "alert_receiver"
 """The component that needs a channel, and whose hosts share one store."""
 DATABASE = "alert_receiver_database_url"
@@ -74,6 +83,9 @@ _KINDS = {
     "list": "a list",
     "dict": "a dictionary",
 }
+_DURATION = re.compile(
+    r"0|(?=.)(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?"  # as Prometheus reads it
+)
 _IDENTIFIER = re.compile(r"\b[a-zA-Z_]\w*\b")
 _LOOKS_LIKE = 0.85
 _HOSTS_SHOWN = 3
@@ -124,6 +136,7 @@ class InventoryCheck:
         """
         self._check_groups()
         roles_of, jobs_of = self._roles_of_hosts(), self._jobs_of_hosts()
+        settings: dict[str, dict[str, Any]] = {}
         addresses: dict[str, list[str]] = defaultdict(list)
         for host in self._fleet.hostvars:
             variables = self._fleet.variables(host)
@@ -131,7 +144,10 @@ class InventoryCheck:
             self._check_options(variables, self._options(tuple(roles_of.get(host, ()))))
             if host in roles_of or host in jobs_of:
                 self._check_endpoints(variables, jobs_of.get(host, ()), addresses)
+                own = variables.raw.keys() & self._fleet.alert_variables
+                settings[host] = self._values(variables, own)
         self._check_addresses(addresses)
+        self._check_alerts(settings)
         self._check_labels()
         self._check_receivers()
         return [str(finding) for finding in self._findings.values()], list(self._warnings)
@@ -147,6 +163,12 @@ class InventoryCheck:
             if content:
                 specs[role] = content["argument_specs"].get("main", {}).get("options") or {}
         return specs
+
+    @cached_property
+    def _alert_options(self) -> dict[str, dict[str, Any]]:
+        """The options of all roles that are variables of alerts."""
+        names = self._fleet.alert_variables
+        return {n: spec for options in self._specs.values() for n, spec in options.items() if n in names}
 
     @cached_property
     def _known(self) -> set[str]:
@@ -165,6 +187,8 @@ class InventoryCheck:
             options: dict[str, dict[str, Any]] = {}
             for role in (SHARED, *roles):
                 options |= self._specs.get(role, {})
+            # Any host may have thresholds of its own for any alert.
+            options |= {name: spec for name, spec in self._alert_options.items() if name not in options}
             self._options_of[roles] = options
         return self._options_of[roles]
 
@@ -262,6 +286,8 @@ class InventoryCheck:
             return [f"must be {_KINDS[kind]}"]
         if kind == "list" and any(_is_misfit(elements, item) for item in value):
             return [f"must be a list in which each item is {_KINDS[elements]}"]
+        if name in self._fleet.alert_variables and name.endswith(("_for", "_window")):
+            return [] if _DURATION.fullmatch(str(value)) else ["must be a duration such as 30s, 5m or 1h30m"]
         result = ArgumentSpecValidator({name: {**spec, "required": False}}).validate({name: value})
         return [_explain(spec, value, error) for error in result.errors.errors]
 
@@ -334,6 +360,51 @@ class InventoryCheck:
                         self._warn(
                             f"{TARGET_LABELS}: the group {group} of the label {label} does not exist{hint}"
                         )
+
+    def _check_alerts(self, settings: Mapping[str, dict[str, Any]]) -> None:
+        """Check that hosts of Prometheus agree on the alerts, and what other hosts want to have different."""
+        servers = self._fleet.hosts(PROMETHEUS)
+        general: dict[str, str] = {}
+        for host in servers:
+            variables = self._fleet.variables(host)
+            for name, value in self._values(variables, self._fleet.alert_variables).items():
+                if general.setdefault(name, str(value)) != str(value):
+                    what = (
+                        f"differs between the hosts of the group {PROMETHEUS}, whose value counts for all"
+                        f" hosts; set it in group_vars/{PROMETHEUS}"
+                    )
+                    for server in servers:
+                        if (name, server) not in self._wrong:
+                            self._report(name, what, server)
+        if servers and any(settings.values()):
+            for component in self._fleet.components.values():
+                if component.rules and self._fleet.hosts(component.name):
+                    self._check_overrides(component.rules, self._fleet.variables(servers[0]), settings)
+
+    def _check_overrides(
+        self, rules: Path, variables: HostVariables, settings: Mapping[str, dict[str, Any]]
+    ) -> None:
+        try:
+            names = rules_variables(rules)
+            values = {JOBS: sorted(self._fleet.jobs)} | self._values(variables, names)
+            if values.keys() >= names:
+                render_with_overrides(rules, values, settings)
+        except OverrideError as error:
+            for host in error.hosts:
+                self._report(error.settings, error.what, host)
+        except RulesError as error:
+            raise FleetError(str(error)) from error
+
+    def _values(self, variables: HostVariables, names: Iterable[str]) -> dict[str, Any]:
+        """Return the values of those variables that are set and can be rendered without facts."""
+        found = {}
+        for name in names:
+            if name in variables and (name, variables.host) not in self._wrong:
+                try:
+                    found[name] = variables.get(name)
+                except SettingError:
+                    continue
+        return found
 
     def _check_receivers(self) -> None:
         hosts = self._fleet.hosts(RECEIVER) if RECEIVER in self._fleet.components else ()

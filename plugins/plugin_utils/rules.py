@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+JOBS = "fleetwatch_jobs"
+"""Variable that a rule file may use besides those of the roles: the names of the jobs that have targets."""
+
+
 class RulesError(ValueError):
     """A rule file cannot be rendered; the message names the file, the line and what is wrong."""
 

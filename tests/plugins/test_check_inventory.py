@@ -198,6 +198,89 @@ def test_values_are_not_shown(check: Check, line: str) -> None:
     assert SECRET not in "\n".join(problems)
 
 
+ALERT_ROLE = {
+    "node_exporter/defaults/main.yml": """
+        node_exporter_port: 9100
+        node_exporter_alert_low_threshold: 0.1
+        node_exporter_alert_low_for: 1m
+        node_exporter_alert_many_threshold: 3
+        """,
+    "node_exporter/meta/argument_specs.yml": """
+        argument_specs:
+          main:
+            options:
+              node_exporter_port: {type: int}
+              node_exporter_alert_low_threshold: {type: float}
+              node_exporter_alert_low_for: {type: str}
+              node_exporter_alert_many_threshold: {type: float}
+        """,
+    "node_exporter/monitoring/rules.yml": """
+        groups:
+          - name: node_exporter
+            rules:
+              - alert: Low
+                expr: free < [[ node_exporter_alert_low_threshold ]]
+                for: [[ node_exporter_alert_low_for ]]
+                annotations: {summary: "{{ $labels.host }} is low"}
+              - alert: Many
+                expr: count(up == 0) > [[ node_exporter_alert_many_threshold ]]
+        """,
+    "node_exporter/monitoring/recording_rules.yml": "groups: []\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("node_exporter_alert_low_threshold: abc", "node_exporter_alert_low_threshold must be a number"),
+        ("node_exporter_alert_low_threshold: true", "node_exporter_alert_low_threshold must be a number"),
+        (
+            "node_exporter_alert_low_for: 5 minutes",
+            "node_exporter_alert_low_for must be a duration such as 30s, 5m or 1h30m",
+        ),
+        ("node_exporter_alert_low_fro: 5m", "node_exporter_alert_low_fro is not a setting; did you mean"),
+        (
+            "node_exporter_alert_many_threshold: 9",
+            "node_exporter_alert_many_threshold cannot have an effect, because the alert Many is not about"
+            " one host; set it for the hosts of the group prometheus",
+        ),
+    ],
+)
+def test_wrong_threshold_of_one_host(check: Check, roles: Path, line: str, problem: str) -> None:
+    write(roles, ALERT_ROLE)
+    (found,) = check.problems(host_vars_web1=line)
+    assert found.startswith(problem)
+    assert "host web1" in found
+    (found,) = check.problems(
+        "prometheus: {hosts: {monitor: {}}}\nnode_exporter: {hosts: {monitor: {}}}\n"
+        "shop_workers: {hosts: {web1: {}}}",  # any host that is scraped
+        host_vars_web1=line,
+    )
+    assert found.startswith(problem)
+
+
+def test_thresholds_of_some_hosts(check: Check, roles: Path) -> None:
+    write(roles, ALERT_ROLE)
+    files = {
+        "group_vars_all": "node_exporter_alert_many_threshold: 5\nnode_exporter_alert_low_for: 0",
+        "group_vars_node_exporter": "node_exporter_alert_low_threshold: 0.2",
+        "host_vars_web1": "node_exporter_alert_low_threshold: '{{ share }}'\nshare: 0.3",
+        "host_vars_web2": "node_exporter_alert_low_threshold: '{{ ansible_memtotal_mb }}'",
+    }
+    assert check.problems(**files) == []
+
+
+def test_prometheus_servers_must_agree_on_thresholds(check: Check, roles: Path) -> None:
+    write(roles, ALERT_ROLE)
+    inventory = INVENTORY.replace("node_exporter:", "    web1:\nnode_exporter:", 1)
+    value = "node_exporter_alert_low_threshold: 0.2"
+    assert check.problems(inventory, host_vars_web1=value) == [
+        "node_exporter_alert_low_threshold differs between the hosts of the group prometheus, whose value"
+        " counts for all hosts; set it in group_vars/prometheus (hosts monitor, web1)"
+    ]
+    assert check.problems(inventory, host_vars_web1="", group_vars_prometheus=value) == []
+
+
 RECEIVER_ROLE = {
     "alert_receiver/monitoring/scrape.yml": "- job: alert_receiver\n",
     "alert_receiver/defaults/main.yml": """

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from tests.plugins.conftest import INVENTORY, write
+from tests.plugins.test_overrides import parsed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +48,13 @@ def test_lookups_see_the_whole_inventory(tmp_path: Path, run_playbook: RunPlaybo
                 fleetwatch_target_labels: {env: ["{{ live }}", staging]}
                 live: production
                 """,
-            # What other hosts say about an alert does not count, what the host of Prometheus says does.
-            "inventory/host_vars/web1.yml": "node_exporter_alert_down_after: 9m\nnode_exporter_port: 9101",
+            # What another host says about an alert counts for it, what the host of Prometheus says for all.
+            "inventory/host_vars/web1.yml": """
+                node_exporter_alert_down_after: '{{ minutes * 3 }}m'
+                minutes: 3
+                node_exporter_port: 9101
+                """,
+            "inventory/host_vars/web2.yml": "node_exporter_alert_down_after: 3m",
             "inventory/host_vars/monitor.yml": """
                 node_exporter_alert_down_after: '{{ minutes }}m'
                 minutes: 3
@@ -74,7 +80,8 @@ def test_lookups_see_the_whole_inventory(tmp_path: Path, run_playbook: RunPlaybo
     assert result["listener"] == {"address": "[::]:9090", "url": "http://[::1]:9090"}
     # The component shop has rules as well, but no hosts.
     assert list(result["rules"]) == ["node_exporter.yml", "node_exporter_recording.yml"]
-    assert "for: 3m\n" in result["rules"]["node_exporter.yml"]
+    assert [rule.get("for") for rule in parsed(result["rules"]["node_exporter.yml"])] == [None, "3m", "9m"]
+    assert '{host=~"web1"}' in parsed(result["rules"]["node_exporter.yml"])[0]["expr"]
     assert "{{ $labels.host }} is down" in result["rules"]["node_exporter.yml"]
     assert "instance:up:max3m" in result["rules"]["node_exporter_recording.yml"]
 

@@ -53,8 +53,8 @@ def program(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 def test_migrate_backup_and_prune(program: Program, tmp_path: Path) -> None:
     assert "alerts.db does not exist: run fleetwatch-receiver migrate" in program.fails(1, "prune")
-    assert program.ok("migrate") == "tables made: schema revision 0002\n"
-    assert program.ok("migrate") == "nothing to do: the database has schema revision 0002\n"
+    assert program.ok("migrate") == "tables made: schema revision 0003\n"
+    assert program.ok("migrate") == "nothing to do: the database has schema revision 0003\n"
     assert program.ok("prune") == "incidents deleted: 0\n"
     backup = tmp_path / "backup.db"
     assert program.ok("backup", str(backup)) == f"{backup}: {backup.stat().st_size} bytes\n"
@@ -75,7 +75,7 @@ def test_postgresql_with_a_password(
     assert "password authentication failed" in refused
     assert "wr0ng" not in refused
     secret.write_text(PASSWORD + "\n")
-    assert program.ok("migrate") == "tables made: schema revision 0002\n"
+    assert program.ok("migrate") == "tables made: schema revision 0003\n"
     assert program.ok("prune") == "incidents deleted: 0\n"
     program.ok("backup", str(tmp_path / "backup"))
     assert (tmp_path / "backup").read_bytes().startswith(b"PGDMP")

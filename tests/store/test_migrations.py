@@ -158,10 +158,32 @@ def test_a_database_of_version_1_keeps_all_it_has(file: Path) -> None:
     assert _pragma(file, "integrity_check") == "ok"
 
 
+def test_a_database_of_0002_keeps_all_it_has(empty: str) -> None:
+    engine = database.open_engine(empty)
+    with database.autocommit(engine) as connection:
+        command.upgrade(migrations.config(connection), "0002")
+        connection.execute(
+            text(
+                "INSERT INTO incidents (fingerprint, starts_at, status, severity, summary, labels, "
+                "annotations, generator_url, external_url, receiver, received_at) VALUES "
+                "('f1', CURRENT_TIMESTAMP, 'firing', 'critical', 'A', '{}', "
+                "'{}', '', '', 'fleetwatch', CURRENT_TIMESTAMP)"
+            )
+        )
+    engine.dispose()
+    assert migrations.upgrade(empty) == "0002"
+    store = Store(empty)
+    with store.read() as session:
+        (incident,) = session.scalars(select(Incident))
+    assert (incident.fingerprint, incident.status, incident.labels) == ("f1", "firing", {})
+    assert store.watchdogs() == []
+    store.close()
+
+
 def test_a_copy_is_made_before_an_upgrade(file: Path) -> None:
     before = _dump(file)
     migrations.upgrade(f"sqlite:///{file}")
-    copy = file.with_name("alerts.db.before-0002")
+    copy = file.with_name(f"alerts.db.before-{database.HEAD}")
     assert _dump(copy) == before
     assert copy.stat().st_mode & 0o777 == 0o600
     assert not list(file.parent.glob(".*"))
@@ -225,7 +247,7 @@ def test_several_processes_at_once(empty: str) -> None:
         return _python(program).stdout.strip()
 
     with ThreadPoolExecutor(3) as pool:
-        assert sorted(pool.map(migrate, range(3))) == ["0002", "0002", "None"]
+        assert sorted(pool.map(migrate, range(3))) == [database.HEAD, database.HEAD, "None"]
 
 
 def test_an_upgrade_waits_for_another_in_the_same_folder(file: Path) -> None:
@@ -252,20 +274,20 @@ def test_a_row_that_refers_to_nothing_stops_it(file: Path) -> None:
 @pytest.mark.parametrize("call", [Store, migrations.upgrade])
 def test_an_older_program_leaves_a_newer_database_alone(database: str, call: Callable[[str], object]) -> None:
     _set_revision(database, "9999")
-    with pytest.raises(SchemaTooNewError, match="schema revision 9999, this program knows 0002"):
+    with pytest.raises(SchemaTooNewError, match="schema revision 9999, this program knows 0003"):
         call(database)
-    _set_revision(database, "0002")
+    _set_revision(database, "0003")
     Store(database).close()
 
 
 def test_an_older_database_is_not_opened(database: str) -> None:
     _set_revision(database, "0001")
-    with pytest.raises(SchemaError, match=r"revision 0001, .* needs 0002: run fleetwatch-receiver migrate"):
+    with pytest.raises(SchemaError, match=r"revision 0001, .* needs 0003: run fleetwatch-receiver migrate"):
         Store(database)
 
 
 def test_a_database_of_version_1_is_not_opened(file: Path) -> None:
-    with pytest.raises(SchemaError, match=r"revision 0001, .* needs 0002: run fleetwatch-receiver migrate"):
+    with pytest.raises(SchemaError, match=r"revision 0001, .* needs 0003: run fleetwatch-receiver migrate"):
         Store(f"sqlite:///{file}")
 
 

@@ -18,8 +18,14 @@ from fleetwatch.alerting.matchers import Matcher, parse
 from fleetwatch.alerting.types import Name, Named, Part, unique_names
 from fleetwatch.common.settings import Seconds
 
+DEFAULT_RECEIVER = "fleetwatch"
+"""Alertmanager's receiver for alerts."""
+
 SILENT_RECEIVER = "fleetwatch-verify"
 """Alertmanager's receiver for test alerts, which are recorded and announced to nobody."""
+
+WATCHDOG_RECEIVER = "fleetwatch-watchdog"
+"""Alertmanager's receiver for the alert that always fires: a heartbeat, never an incident."""
 
 _DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 Day = Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]

@@ -117,6 +117,18 @@ class AlertingSettings(ServiceSettings):
         description="An incident that no Alertmanager has known for so many seconds counts as resolved",
     )
 
+    # Heartbeats
+    watchdog_timeout: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        600.0,
+        description="An incident is opened when no Watchdog has come for so many seconds; 0 never does so",
+    )
+    watchdog_expected: bool = Field(
+        False, description="Whether that counts from the start, though none has come yet"
+    )
+    runbook_url: HttpUrl | None = Field(
+        None, description="URL of the folder with the runbook of the alert that this program raises itself"
+    )
+
     # Delivery
     poll_interval: Seconds = Field(
         0.2, le=10, description="How often the dispatcher looks for new work, in seconds"

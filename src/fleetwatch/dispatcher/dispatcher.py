@@ -30,6 +30,7 @@ from fleetwatch.dispatcher.reconcile import Reconciler
 from fleetwatch.dispatcher.render import Renderer
 from fleetwatch.dispatcher.retry import RetryPolicy
 from fleetwatch.dispatcher.settings import DispatcherSettings
+from fleetwatch.dispatcher.watchdog import Watcher
 from fleetwatch.store import Notification, Store
 
 _STORE_PAUSE = 1.0  # seconds between attempts when the store fails
@@ -156,6 +157,9 @@ class Dispatcher:
             reconciler = Reconciler(settings, store, ReconciliationMetrics(self._registry))
             interval = settings.reconcile_interval
             yield Periodic("reconcile", reconciler.run_once, interval=interval, first=min(interval, 5.0))
+        if settings.watchdog_timeout:
+            watcher = Watcher(settings, store, self._metrics.store_failures)
+            yield Periodic("watchdog", watcher.run_once, interval=watcher.interval, first=watcher.interval)
 
     def _woken(self, timeout: float) -> set[Lane] | None:
         """Wait for a free slot; return the lanes that have one, or ``None`` when the time is over."""

@@ -19,6 +19,8 @@ from fleetwatch.receiver.schemas import (
     DeadLetter,
     DeadLetterList,
     DeadLetterQuery,
+    HeartbeatAnswer,
+    HeartbeatList,
     IncidentAnswer,
     IncidentDetails,
     IncidentList,
@@ -135,6 +137,13 @@ def resolve(number: int, body: Remark) -> IncidentDetails:
     """
     receiver().store.resolve(number, auth.current_user(), receiver().router, body.note)
     return incident(number)
+
+
+@_operation("GET", "/heartbeats", HeartbeatList, "read")
+def heartbeats() -> HeartbeatList:
+    """List when the Watchdog of each Prometheus last came."""
+    rows = [HeartbeatAnswer.of(row) for row in receiver().store.watchdogs()]
+    return HeartbeatList(heartbeats=rows)
 
 
 @_operation("GET", "/dead-letters", DeadLetterList, "read", query=DeadLetterQuery)

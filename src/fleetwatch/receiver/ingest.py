@@ -43,8 +43,16 @@ def accept() -> tuple[dict[str, Any], int]:
     app.metrics.accepted.labels("firing").inc(done.fired)
     app.metrics.accepted.labels("resolved").inc(done.resolved)
     app.metrics.duplicates.inc(done.duplicates)
-    counts = {"fired": done.fired, "resolved": done.resolved, "duplicates": done.duplicates}
-    log.info("alerts accepted", extra={**counts, "refused": len(batch.refused)})
+    app.metrics.heartbeats.inc(done.heartbeats)
+    counts = {
+        "fired": done.fired,
+        "resolved": done.resolved,
+        "duplicates": done.duplicates,
+        "heartbeats": done.heartbeats,
+    }
+    # One each minute tells nobody anything.
+    level = logging.DEBUG if done.heartbeats == len(batch.events) else logging.INFO
+    log.log(level, "alerts accepted", extra={**counts, "refused": len(batch.refused)})
     if batch.refused:
         app.metrics.refused.labels("bad_alert").inc(len(batch.refused))
     if batch.truncated:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
@@ -11,6 +12,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
 from fleetwatch.store import Store
+from fleetwatch.store.heartbeats import source
 
 REFUSALS = (
     "bad_alert",
@@ -40,6 +42,9 @@ class Metrics:
         )
         self.duplicates = Counter(
             "alert_receiver_alerts_duplicate", "Alerts that told nothing new", registry=registry
+        )
+        self.heartbeats = Counter(
+            "alert_receiver_heartbeats", "Watchdogs that came, each a heartbeat", registry=registry
         )
         self.refused = Counter(
             "alert_receiver_refused",
@@ -92,19 +97,27 @@ class _StoreCollector(Collector):
         try:
             by_severity = dict.fromkeys(_USUAL_SEVERITIES, 0) | self._store.open_by_severity()
             depth = self._store.depth()
+            watchdogs = self._store.watchdogs()
         except SQLAlchemyError:
             log.exception("store not readable for metrics")
             return
-        open_incidents, queued, oldest, parked = _gauges()
+        open_incidents, queued, oldest, parked, heartbeat_age = _gauges()
+        now = datetime.now(UTC)
         for severity, count in by_severity.items():
             open_incidents.add_metric([severity], count)
         queued.add_metric([], depth.queued)
         oldest.add_metric([], depth.oldest_age)
         parked.add_metric([], depth.parked)
-        yield from (open_incidents, queued, oldest, parked)
+        ages: dict[str, float] = {}
+        for row in watchdogs:  # two may differ only in name or severity
+            name = source(row.labels)
+            ages[name] = max((now - row.beat_at).total_seconds(), ages.get(name, 0.0))
+        for name, age in ages.items():
+            heartbeat_age.add_metric([name], age)
+        yield from (open_incidents, queued, oldest, parked, heartbeat_age)
 
 
-def _gauges() -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
+def _gauges() -> tuple[GaugeMetricFamily, ...]:
     return (
         GaugeMetricFamily("alert_receiver_open_incidents", "Incidents that are firing", labels=["severity"]),
         GaugeMetricFamily("alert_receiver_outbox_depth", "Notifications that wait for delivery", labels=[]),
@@ -115,5 +128,11 @@ def _gauges() -> tuple[GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily, 
         ),
         GaugeMetricFamily(
             "alert_receiver_parked_notifications", "Notifications given up for good", labels=[]
+        ),
+        GaugeMetricFamily(
+            "alert_receiver_heartbeat_age_seconds",
+            "Time since the last heartbeat, by the labels that tell one Prometheus from others; since it is "
+            "expected, when none has ever come",
+            labels=["source"],
         ),
     )

@@ -24,7 +24,8 @@ from pydantic import (
 
 from fleetwatch.alerting.types import Name
 from fleetwatch.receiver.webhook import Alert
-from fleetwatch.store import Entry, Incident, State, Status, Transition, timeline
+from fleetwatch.store import Entry, Incident, State, Status, Transition, Watchdog, timeline
+from fleetwatch.store.heartbeats import EXPECTED
 
 MAX_LIMIT = 1000
 MAX_TEXT = 10_000  # characters
@@ -220,7 +221,28 @@ class AcceptedAlerts(Answer):
     fired: int
     resolved: int
     duplicates: int = Field(description="Alerts that told nothing new")
+    heartbeats: int = Field(description="Watchdogs, which are never incidents")
     refused: list[RefusedAlert]
+
+
+class HeartbeatAnswer(Answer):
+    """Where heartbeats come from: one Prometheus or HA pair."""
+
+    labels: dict[str, str] = Field(description="Labels of its Watchdog; empty when none has ever come")
+    last_heartbeat: Time | None = Field(description="When it last came; `null` when none has ever come")
+    missing: bool = Field(description="Whether there is an incident because of it")
+
+    @classmethod
+    def of(cls, row: Watchdog) -> HeartbeatAnswer:
+        """Form the answer of a table's row."""
+        last = None if row.fingerprint == EXPECTED else row.beat_at
+        return cls(labels=row.labels, last_heartbeat=last, missing=row.missing)
+
+
+class HeartbeatList(Answer):
+    """All sources of heartbeats."""
+
+    heartbeats: list[HeartbeatAnswer]
 
 
 class NotificationAnswer(Answer):

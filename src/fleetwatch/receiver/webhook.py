@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from fleetwatch.alerting.labels import fingerprint
 from fleetwatch.store import AlertEvent, Status
 
 _ZERO_YEAR = 1  # Go's zero time is in the year 1: "not set"
@@ -190,15 +191,6 @@ def _utc(time: datetime | None) -> datetime | None:
         return None
     time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     return None if time.year == _ZERO_YEAR else time
-
-
-def fingerprint(labels: dict[str, str]) -> str:
-    """Return what Prometheus and Alertmanager call the alert with these labels (64-bit FNV-1a, hex)."""
-    value = 0xCBF29CE484222325
-    for name, text in sorted(labels.items()):
-        for byte in name.encode() + b"\xff" + text.encode() + b"\xff":
-            value = (value ^ byte) * 0x100000001B3 % 2**64
-    return f"{value:016x}"
 
 
 def _explain(error: ValidationError) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from fleetwatch.store.models import Heartbeat
 
-HEAD = "0002"
+HEAD = "0003"
 """The revision of the tables that this program works with: the last one in ``migrations/versions``."""
 
 WRITER_LOCK = 0x666C6565  # "flee": any constant that nobody else uses in this database

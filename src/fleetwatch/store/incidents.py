@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import filterfalse
 from typing import Any
 
 from sqlalchemy import Connection, Executable, Insert, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from fleetwatch.alerting.routes import Planned, Router
+from fleetwatch.store.alert_event import AlertEvent
 from fleetwatch.store.database import Database
+from fleetwatch.store.heartbeats import is_heartbeat, record_heartbeats
 from fleetwatch.store.models import (
     Event,
     EventKind,
@@ -23,43 +26,8 @@ from fleetwatch.store.models import (
     UtcDateTime,
 )
 
-_MAX_SEVERITY = 32
 _CHUNK = 500  # values in one IN list
 _FOLLOW_UPS = (Transition.REMINDER, Transition.ESCALATION)
-
-
-@dataclass(frozen=True)
-class AlertEvent:
-    """What one report says about one alert, checked and in canonical form."""
-
-    status: Status
-    fingerprint: str
-    labels: dict[str, str]
-    annotations: dict[str, str] = field(default_factory=dict)
-    starts_at: datetime | None = None
-    """``None`` when the sender did not say; the store then looks for the occurrence that is meant."""
-    ends_at: datetime | None = None
-    generator_url: str = ""
-    external_url: str = ""
-    receiver: str = ""
-    traceparent: str | None = None
-
-    @property
-    def severity(self) -> str:
-        """Return the label ``severity`` in lower case, or ``none``."""
-        return self.labels.get("severity", "").strip().lower()[:_MAX_SEVERITY] or "none"
-
-    @property
-    def summary(self) -> str:
-        """Return the best short description there is."""
-        for text in (
-            self.annotations.get("summary"),
-            self.annotations.get("description"),
-            self.labels.get("alertname"),
-        ):
-            if text and text.strip():
-                return text.strip()
-        return "alert " + ", ".join(f"{name}={value}" for name, value in sorted(self.labels.items()))
 
 
 @dataclass
@@ -70,6 +38,8 @@ class Accepted:
     resolved: int = 0
     duplicates: int = 0
     """Events that told nothing new."""
+    heartbeats: int = 0
+    """Watchdogs, which are never incidents."""
 
 
 class Incidents(Database):
@@ -81,9 +51,13 @@ class Incidents(Database):
         All or nothing: raises SQLAlchemyError when they are not on disk. Returns what became of each batch.
         """
         with self.write() as session:
-            changes = _Changes(session, router, datetime.now(UTC))
-            changes.load(event for batch in batches for event in batch)
+            now = datetime.now(UTC)
+            all_events = [event for batch in batches for event in batch]
+            back = record_heartbeats(session, filter(is_heartbeat, all_events), now)
+            changes = _Changes(session, router, now)
+            changes.load([*filterfalse(is_heartbeat, all_events), *back])
             results = [changes.apply(batch) for batch in batches]
+            changes.apply(back)
             changes.flush()
         return results
 
@@ -166,6 +140,12 @@ class _Changes:
         """Decide what each event changes."""
         result = Accepted()
         for event in batch:
+            if is_heartbeat(event):
+                if event.status is Status.FIRING:
+                    result.heartbeats += 1
+                else:
+                    result.duplicates += 1
+                continue
             known = self._find(event)
             if known is None:
                 self._open(event)
@@ -259,6 +239,17 @@ class _Changes:
                 self._now,
                 traceparents={known.id: event.traceparent for known, event in self._closed},
             )
+
+
+def apply_events(session: Session, events: Sequence[AlertEvent], router: Router, now: datetime) -> None:
+    """Take in what this program itself has found out, as if it had been reported.
+
+    session: of ``Database.write()``.
+    """
+    changes = _Changes(session, router, now)
+    changes.load(events)
+    changes.apply(events)
+    changes.flush()
 
 
 def close_incidents(  # noqa: PLR0913 - who, why and when

@@ -11,6 +11,7 @@ from sqlalchemy import (
     JSON,
     DateTime,
     Dialect,
+    Double,
     ForeignKey,
     Index,
     MetaData,
@@ -233,3 +234,23 @@ class Event(Base):
     author: Mapped[str | None]
     """Who did it, ``None`` for the program."""
     text: Mapped[str]
+
+
+class Watchdog(Base):
+    """Where heartbeats come from: one Prometheus or HA pair, known by the fingerprint of its Watchdog."""
+
+    __tablename__ = "watchdogs"
+
+    fingerprint: Mapped[str] = mapped_column(String(128), primary_key=True)
+    """Empty for one that is expected and has never come."""
+    labels: Mapped[dict[str, str]]
+    """Labels of its Watchdog."""
+    beat_at: Mapped[datetime]
+    """When the last heartbeat came, or since when the first is expected."""
+    looked_at: Mapped[datetime]
+    """When a dispatcher last looked, or the last heartbeat came."""
+    silent_for: Mapped[float] = mapped_column(Double)
+    """Seconds since the last heartbeat that dispatchers have seen go by: neither those when none ran nor
+    those that a clock jumped over."""
+    missing: Mapped[bool]
+    """Whether there is an incident because of it."""

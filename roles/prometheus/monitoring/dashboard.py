@@ -7,6 +7,7 @@ from fleetwatch.dashboards.style import (
     LOADED,
     UP_DOWN,
     Dashboard,
+    Panel,
     above,
     below,
     column,
@@ -23,12 +24,13 @@ from fleetwatch.dashboards.style import (
     timeline,
     timeseries,
     units,
+    variable,
 )
 
 
 def dashboards() -> list[Dashboard]:
     """Return the dashboards of the role."""
-    return [_prometheus()]
+    return [_prometheus(), _slo()]
 
 
 def _prometheus() -> Dashboard:
@@ -359,4 +361,150 @@ def _prometheus() -> Dashboard:
         process_row(),
         variables=[job_variable("prometheus_build_info"), host_variable("prometheus_build_info")],
         reloads="prometheus_config_last_reload_success_timestamp_seconds",
+    )
+
+
+SLO = 'service=~"$service",slo=~"$slo"'
+"""Matchers of the chosen objectives."""
+NAME = "{{service}} {{slo}}"
+
+
+def _burn_rate(window: str) -> str:
+    """Return how many times faster than allowed errors came within a window."""
+    return f"slo:sli_error:ratio_rate{window}{{{SLO}}} / on (service, slo) slo:error_budget:ratio{{{SLO}}}"
+
+
+def _burning(alert: str) -> str:
+    """Return how many alerts of that name fire."""
+    return f'count(ALERTS{{alertname="{alert}",alertstate="firing",{SLO}}}) or vector(0)'
+
+
+def _burn_panel(title: str, long: str, short: str, factor: float, colour: str) -> Panel:
+    """Return the panel of one alert: it fires when both windows are above the factor."""
+    return timeseries(
+        title,
+        f"Burn rate over {long} and {short}. The alert fires when both are above {factor:g}.",
+        query(_burn_rate(long), f"{NAME} {long}"),
+        query(_burn_rate(short), f"{NAME} {short}"),
+        unit=units.NoUnit,
+        decimals=1,
+        thresholds=above(**{colour: factor}),
+        minimum=0,
+    )
+
+
+def _slo() -> Dashboard:
+    return dashboard(
+        "fleetwatch-slo",
+        "Service level objectives",
+        "How much of its error budget each service has left, and how fast it spends it.",
+        row(
+            "Objectives",
+            stat(
+                "Objectives",
+                "Objectives that are watched.",
+                query(f"count(slo:objective:ratio{{{SLO}}}) or vector(0)", "objectives"),
+                unit=units.Short,
+            ),
+            stat(
+                "Budget spent",
+                "Objectives with no budget left for the last 30 days.",
+                query(
+                    f"count(slo:period_error_budget_remaining:ratio{{{SLO}}} <= 0) or vector(0)",
+                    "objectives",
+                ),
+                unit=units.Short,
+                thresholds=above(red=1),
+            ),
+            stat(
+                "Burning fast",
+                "Alerts that the budget will be gone within days; somebody is called.",
+                query(
+                    _burning("ErrorBudgetBurnFast"),
+                    "alerts",
+                ),
+                unit=units.Short,
+                thresholds=above(red=1),
+            ),
+            stat(
+                "Burning slowly",
+                "Alerts that the budget will not last for 30 days.",
+                query(
+                    _burning("ErrorBudgetBurnSlow"),
+                    "alerts",
+                ),
+                unit=units.Short,
+                thresholds=above(orange=1),
+            ),
+            table(
+                "Error budgets",
+                "Every objective; the one with least budget left is first. Burn rate 1 spends it in 30 days.",
+                column("service", "Service"),
+                column("slo", "Objective"),
+                column(
+                    query(f"max by (service, slo) (slo:objective:ratio{{{SLO}}})"),
+                    "Target",
+                    unit=units.PercentUnit,
+                    decimals=2,
+                ),
+                column(
+                    query(f"max by (service, slo) (1 - slo:sli_error:ratio_rate30d{{{SLO}}})"),
+                    "Last 30 days",
+                    unit=units.PercentUnit,
+                    decimals=3,
+                ),
+                column(
+                    query(f"max by (service, slo) (slo:period_error_budget_remaining:ratio{{{SLO}}})"),
+                    "Budget left",
+                    unit=units.PercentUnit,
+                    thresholds=below(orange=0.25, red=0),
+                ),
+                column(
+                    query(f"max by (service, slo) (slo:current_burn_rate:ratio{{{SLO}}})"),
+                    "Burn rate, 1 hour",
+                    unit=units.NoUnit,
+                    decimals=1,
+                    thresholds=above(orange=1, red=14.4),
+                ),
+                sort="Budget left",
+                descending=False,
+            ),
+        ),
+        row(
+            "Budget",
+            timeseries(
+                "Budget left",
+                "Share of the errors allowed in 30 days that is left. Below 0 the objective is missed.",
+                query(f"slo:period_error_budget_remaining:ratio{{{SLO}}}", NAME),
+                unit=units.PercentUnit,
+                thresholds=below(orange=0.25, red=0),
+                maximum=1,
+                width=12,
+            ),
+            timeseries(
+                "Errors",
+                "Share of events that failed within 5 minutes and within an hour.",
+                query(f"slo:sli_error:ratio_rate5m{{{SLO}}}", f"{NAME} 5m"),
+                query(f"slo:sli_error:ratio_rate1h{{{SLO}}}", f"{NAME} 1h"),
+                unit=units.PercentUnit,
+                decimals=2,
+                minimum=0,
+                width=12,
+            ),
+        ),
+        row(
+            "Burn rates",
+            _burn_panel("Fast: 2 % of the budget in an hour", "1h", "5m", 14.4, "red"),
+            _burn_panel("Fast: 5 % of the budget in six hours", "6h", "30m", 6, "red"),
+            _burn_panel("Slow: 10 % of the budget in a day", "1d", "2h", 3, "orange"),
+            _burn_panel("Slow: 10 % of the budget in three days", "3d", "6h", 1, "orange"),
+        ),
+        variables=[
+            variable("service", "Service", "label_values(slo:objective:ratio, service)"),
+            variable("slo", "Objective", 'label_values(slo:objective:ratio{service=~"$service"}, slo)'),
+        ],
+        scope=SLO,
+        restarts="",
+        time="now-24h",
+        refresh="1m",
     )

@@ -24,6 +24,7 @@ BUILT_IN = {
 ALL = ".+"
 """What a variable with several values is when all are chosen."""
 
+_LABEL_VALUES = re.compile(r"label_values\((?P<selector>.+), *(?P<label>\w+)\)")
 _VARIABLE = re.compile(r"\$(\w+)|\$\{(\w+)(?::\w+)?\}")
 
 
@@ -73,6 +74,24 @@ def annotation_queries(dashboard: Json) -> list[Target]:
         for annotation in dashboard.get("annotations", {}).get("list", [])
         if annotation.get("expr")
     ]
+
+
+def variables(dashboard: Json) -> dict[str, tuple[str, str] | str]:
+    """Return what each variable is when all of its values are chosen.
+
+    That is either an expression such as ``.+``, or a selector and the label whose values, joined by ``|``, it
+    is: Grafana asks Prometheus for them. The selector may have variables in turn.
+    """
+    found: dict[str, tuple[str, str] | str] = {}
+    for variable in dashboard.get("templating", {}).get("list", []):
+        if variable["type"] != "query":
+            continue
+        match = _LABEL_VALUES.fullmatch(variable["query"])
+        if match and not variable.get("allValue"):
+            found[variable["name"]] = (match["selector"], match["label"])
+        else:
+            found[variable["name"]] = variable.get("allValue") or ALL
+    return found
 
 
 def substitute(expr: str, values: Mapping[str, str] | None = None) -> str:

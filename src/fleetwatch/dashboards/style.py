@@ -44,7 +44,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, units
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import heatmap as heatmap_model
-from grafana_foundation_sdk.models.dashboard import Dashboard, DynamicConfigValue, ValueMap
+from grafana_foundation_sdk.models.dashboard import Dashboard, DynamicConfigValue, RangeMap, ValueMap
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat, QueryEditorMode
 
 from .finish import finish, ref_id
@@ -81,6 +81,7 @@ __all__ = [
     "markdown",
     "plain",
     "process_row",
+    "quantile",
     "query",
     "rate",
     "render",
@@ -136,7 +137,7 @@ class Look(TypedDict, total=False):
 
     decimals: int
     thresholds: Thresholds
-    mappings: list[ValueMap]
+    mappings: list[ValueMap] | list[RangeMap]
     minimum: float
     maximum: float
     links: Sequence[Builder[model.DashboardLink]]
@@ -177,6 +178,12 @@ class Column:
 def query(expr: str, legend: str = "{{host}}") -> Query:
     """Return a query; its text may be spread over lines."""
     return Query(" ".join(expr.split()), legend)
+
+
+def quantile(share: float, histogram: str, matchers: str = CHOSEN, by: str = "") -> str:
+    """Return the expression of the value that a share of a histogram's observations is below."""
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share:g}, {rate(f'{histogram}_bucket', matchers, labels)})"
 
 
 def rate(metric: str, matchers: str = CHOSEN, by: str = "host") -> str:
@@ -222,6 +229,21 @@ def mapping(names: Mapping[float, tuple[str, str]]) -> list[ValueMap]:
     ]
 
 
+def ranges(names: Mapping[float, tuple[str, str]]) -> list[RangeMap]:
+    """Return mappings that show ranges of values as words: where a range begins -> (word, colour)."""
+    ends = [*list(names)[1:], None]
+    return [
+        RangeMap(
+            model.DashboardRangeMapOptions(
+                from_val=begin,
+                to=None if end is None else end - 1e-6,  # both ends belong to a range
+                result=model.ValueMappingResult(text=word, color=colour, index=index),
+            )
+        )
+        for index, ((begin, (word, colour)), end) in enumerate(zip(names.items(), ends, strict=True))
+    ]
+
+
 UP_DOWN = mapping({0: ("down", RED), 1: ("up", GREEN)})
 LOADED = mapping({0: ("refused", RED), 1: ("loaded", GREEN)})
 
@@ -243,7 +265,9 @@ def host_link(*, field: str | None = None) -> Builder[model.DashboardLink]:
     return link("This host", dashboard_url("fleetwatch-host", host=host))
 
 
-def variable(name: str, label: str, values: str, *, multi: bool = True) -> Variable:
+def variable(
+    name: str, label: str, values: str, *, multi: bool = True, all_value: str | None = ".+"
+) -> Variable:
     """Return a variable whose values Prometheus knows.
 
     Args:
@@ -251,6 +275,7 @@ def variable(name: str, label: str, values: str, *, multi: bool = True) -> Varia
         label: shown before it.
         values: e.g. ``label_values(up, job)``.
         multi: whether several may be chosen; all are at first.
+        all_value: what all of them are in an expression: a short one serves many values, ``None`` names each.
 
     """
     result = (
@@ -264,13 +289,19 @@ def variable(name: str, label: str, values: str, *, multi: bool = True) -> Varia
     )
     if multi:
         everything = model.VariableOption(text=["All"], value=["$__all"])
-        result.multi(True).include_all(True).all_value(".+").current(everything)
+        result.multi(True).include_all(True).current(everything)
+        if all_value:
+            result.all_value(all_value)
     return result
 
 
 def job_variable(metric: str) -> Variable:
-    """Return the variable ``job``: the jobs that have a metric (without selector)."""
-    return variable("job", "Job", f"label_values({metric}, job)")
+    """Return the variable ``job``: the jobs that have a metric.
+
+    All of them are named in the expressions, so that metrics which every program has (``process_…``)
+    are those of these jobs only.
+    """
+    return variable("job", "Job", f"label_values({metric}, job)", all_value=None)
 
 
 def host_variable(metric: str, *, multi: bool = True, job: bool = True) -> Variable:
@@ -529,6 +560,7 @@ def dashboard(  # noqa: PLR0913 - each with a default
     variables: Sequence[Variable] = (),
     links: Sequence[Builder[model.DashboardLink]] = (),
     scope: str | None = None,
+    restarts: str | None = None,
     reloads: str | None = None,
     time: str = "now-3h",
     refresh: str = "30s",
@@ -542,7 +574,8 @@ def dashboard(  # noqa: PLR0913 - each with a default
         rows: from top to bottom.
         variables: besides ``datasource``, which every dashboard has.
         links: besides those to the other dashboards and to the logs.
-        scope: label matchers of the alerts and restarts that are annotated; those of the variables otherwise.
+        scope: label matchers of the alerts that are annotated; those of the variables otherwise.
+        restarts: label matchers of the programs whose restarts are annotated; as ``scope`` otherwise.
         reloads: metric with the time of the last reload of the configuration, annotated too.
         time: what it shows at first, until now.
         refresh: how often it asks again.
@@ -565,7 +598,8 @@ def dashboard(  # noqa: PLR0913 - each with a default
     )
     for entry in variables:
         result.with_variable(entry)
-    for annotation in _annotations(scope, reloads, by_host="host" in names):
+    where = scope if restarts is None else restarts
+    for annotation in _annotations(scope, where, reloads, by_host="host" in names):
         result.annotation(annotation)
     for entry_link in (
         *links,
@@ -678,7 +712,9 @@ def _scope(variables: set[str]) -> list[str]:
     return ['host=~"$host"'] if "host" in variables else []
 
 
-def _annotations(scope: str, reloads: str | None, *, by_host: bool) -> list[Builder[model.AnnotationQuery]]:
+def _annotations(
+    scope: str, restarts: str, reloads: str | None, *, by_host: bool
+) -> list[Builder[model.AnnotationQuery]]:
     labels = "job, host" if by_host else "job"
     place = "{{job}} on {{host}}" if by_host else "{{job}}"
     more = f",{scope}" if scope else ""
@@ -692,7 +728,7 @@ def _annotations(scope: str, reloads: str | None, *, by_host: bool) -> list[Buil
         _annotation(
             "Restarts",
             BLUE,
-            f"sum by ({labels}) (changes(process_start_time_seconds{{{scope}}}[$__rate_interval])) > 0",
+            f"sum by ({labels}) (changes(process_start_time_seconds{{{restarts}}}[$__rate_interval])) > 0",
             f"Restart of {place}",
         ),
     ]
@@ -701,7 +737,7 @@ def _annotations(scope: str, reloads: str | None, *, by_host: bool) -> list[Buil
             _annotation(
                 "Configurations",
                 BLUE,
-                f"sum by ({labels}) (changes({reloads}{{{scope}}}[$__rate_interval])) > 0",
+                f"sum by ({labels}) (changes({reloads}{{{restarts}}}[$__rate_interval])) > 0",
                 f"New configuration of {place}",
             )
         )

@@ -24,6 +24,7 @@ def client(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClie
             "anonymous_roles": ["send", "read"],
             "max_body_bytes": 20_000,
             "max_alerts": 10,
+            "external_url": "https://alerts.example.org",
         }
     )
     app = create_app(settings)
@@ -191,7 +192,12 @@ def test_metrics(client: FlaskClient) -> None:
     assert _metric(client, 'alert_receiver_alerts_accepted_total{status="resolved"}') == 1
     assert _metric(client, 'alert_receiver_open_incidents{severity="critical"}') == 0
     assert _metric(client, 'alert_receiver_open_incidents{severity="warning"}') == 1
+    assert _metric(client, 'alert_receiver_acknowledged_incidents{severity="warning"}') == 0
+    (incident,) = _incidents(client, "?severity=warning&status=firing")
+    client.application.extensions["receiver"].store.acknowledge(incident["id"], by="ann")
+    assert _metric(client, 'alert_receiver_acknowledged_incidents{severity="warning"}') == 1
     assert _metric(client, "alert_receiver_commit_seconds_count") == 2
     assert _metric(client, "alert_receiver_outbox_depth") == 3
     assert _metric(client, "alert_receiver_outbox_oldest_age_seconds") > 0
     assert _metric(client, "alert_receiver_parked_notifications") == 0
+    assert _metric(client, 'alert_receiver_info{external_url="https://alerts.example.org"}') == 1

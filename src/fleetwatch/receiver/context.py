@@ -25,7 +25,7 @@ class Receiver:
         self.router = settings.router
         self.store = Store(settings.database_url, settings.database_password)
         self.registry = health.registry()
-        self.metrics = Metrics(self.registry, self.store)
+        self.metrics = Metrics(self.registry, self.store, settings.external_url or "")
         self.committer = Committer(self.store, self.router, self.metrics.group_requests)
 
     def ready(self) -> str | None:

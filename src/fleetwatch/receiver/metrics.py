@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
@@ -32,8 +32,11 @@ log = logging.getLogger(__name__)
 class Metrics:
     """The receiver's counters, and gauges that are read from the store at each scrape."""
 
-    def __init__(self, registry: CollectorRegistry, store: Store) -> None:
-        """Register all; each series exists from the start, so that ``rate()`` sees the first event."""
+    def __init__(self, registry: CollectorRegistry, store: Store, external_url: str = "") -> None:
+        """Register all; each series exists from the start, so that ``rate()`` sees the first event.
+
+        ``external_url`` is where people reach the receiver, if that is known.
+        """
         self.accepted = Counter(
             "alert_receiver_alerts_accepted",
             "Alert transitions committed to disk",
@@ -81,6 +84,14 @@ class Metrics:
             self.refused.labels(reason)
         for reason in AUTH_FAILURES:
             self.auth_failures.labels(reason)
+        if external_url:
+            info = Gauge(
+                "alert_receiver_info",
+                "Always 1; where people reach the receiver, for links of dashboards",
+                ["external_url"],
+                registry=registry,
+            )
+            info.labels(external_url.rstrip("/")).set(1)
         registry.register(_StoreCollector(store))
 
 
@@ -95,16 +106,17 @@ class _StoreCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Read the gauges; without the store they are absent, and the other metrics still served."""
         try:
-            by_severity = dict.fromkeys(_USUAL_SEVERITIES, 0) | self._store.open_by_severity()
+            by_severity = dict.fromkeys(_USUAL_SEVERITIES, (0, 0)) | self._store.acknowledged_by_severity()
             depth = self._store.depth()
             watchdogs = self._store.watchdogs()
         except SQLAlchemyError:
             log.exception("store not readable for metrics")
             return
-        open_incidents, queued, oldest, parked, heartbeat_age = _gauges()
+        open_incidents, acknowledged, queued, oldest, parked, heartbeat_age = _gauges()
         now = datetime.now(UTC)
-        for severity, count in by_severity.items():
+        for severity, (count, of_these) in by_severity.items():
             open_incidents.add_metric([severity], count)
+            acknowledged.add_metric([severity], of_these)
         queued.add_metric([], depth.queued)
         oldest.add_metric([], depth.oldest_age)
         parked.add_metric([], depth.parked)
@@ -114,12 +126,17 @@ class _StoreCollector(Collector):
             ages[name] = max((now - row.beat_at).total_seconds(), ages.get(name, 0.0))
         for name, age in ages.items():
             heartbeat_age.add_metric([name], age)
-        yield from (open_incidents, queued, oldest, parked, heartbeat_age)
+        yield from (open_incidents, acknowledged, queued, oldest, parked, heartbeat_age)
 
 
 def _gauges() -> tuple[GaugeMetricFamily, ...]:
     return (
         GaugeMetricFamily("alert_receiver_open_incidents", "Incidents that are firing", labels=["severity"]),
+        GaugeMetricFamily(
+            "alert_receiver_acknowledged_incidents",
+            "Incidents that are firing and acknowledged",
+            labels=["severity"],
+        ),
         GaugeMetricFamily("alert_receiver_outbox_depth", "Notifications that wait for delivery", labels=[]),
         GaugeMetricFamily(
             "alert_receiver_outbox_oldest_age_seconds",

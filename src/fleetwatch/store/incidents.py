@@ -63,13 +63,17 @@ class Incidents(Database):
 
     def open_by_severity(self) -> dict[str, int]:
         """Return how many incidents are firing, by severity."""
+        return {severity: count for severity, (count, _) in self.acknowledged_by_severity().items()}
+
+    def acknowledged_by_severity(self) -> dict[str, tuple[int, int]]:
+        """Return how many incidents are firing, and how many of these are acknowledged, by severity."""
         query = (
-            select(Incident.severity, func.count())
+            select(Incident.severity, func.count(), func.count(Incident.acknowledged_at))
             .where(Incident.status == Status.FIRING)
             .group_by(Incident.severity)
         )
         with self.read() as session:
-            return {row[0]: row[1] for row in session.execute(query)}
+            return {row[0]: (row[1], row[2]) for row in session.execute(query)}
 
 
 # No order is asked for, so that many rows go into one statement, but not into a new one for each number:

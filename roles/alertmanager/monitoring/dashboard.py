@@ -22,6 +22,10 @@ from fleetwatch.dashboards.style import (
 )
 
 
+USED = f"and on (integration) sum by (integration) (alertmanager_notifications_total{{{CHOSEN}}}) > 0"
+"""Keeps the integrations that were ever used; Alertmanager has counters for all that it knows."""
+
+
 def dashboards() -> list[Dashboard]:
     """Return the dashboards of the role."""
     return [
@@ -118,7 +122,8 @@ def dashboards() -> list[Dashboard]:
                     "Sent",
                     "Notifications by integration. The alert receiver is a webhook.",
                     query(
-                        f"{rate('alertmanager_notifications_total', by='integration')} > 0", "{{integration}}"
+                        f"{rate('alertmanager_notifications_total', by='integration')} {USED}",
+                        "{{integration}}",
                     ),
                     unit=units.EventsPerSecond,
                     decimals=3,
@@ -129,7 +134,7 @@ def dashboards() -> list[Dashboard]:
                     "Failed",
                     "Notifications that failed, by integration and reason. Alertmanager tries them again.",
                     query(
-                        rate("alertmanager_notifications_failed_total", by="integration, reason"),
+                        f"{rate('alertmanager_notifications_failed_total', by='integration, reason')} {USED}",
                         "{{integration}}: {{reason}}",
                     ),
                     unit=units.EventsPerSecond,
@@ -142,7 +147,8 @@ def dashboards() -> list[Dashboard]:
                     "Time that integrations took: half of the notifications, and 99 of 100, took less.",
                     *(
                         query(
-                            quantile(share, "alertmanager_notification_latency_seconds", by="integration"),
+                            quantile(share, "alertmanager_notification_latency_seconds", by="integration")
+                            + f" {USED}",
                             f"{{{{integration}}}} {name}",
                         )
                         for share, name in ((0.5, "median"), (0.99, "99 %"))

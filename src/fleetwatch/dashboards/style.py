@@ -79,6 +79,7 @@ __all__ = [
     "link",
     "mapping",
     "markdown",
+    "page_link",
     "plain",
     "process_row",
     "quantile",
@@ -217,12 +218,14 @@ def plain(colour: str = BLUE) -> Thresholds:
     return [(colour, None)]
 
 
-def mapping(names: Mapping[float, tuple[str, str]]) -> list[ValueMap]:
+def mapping(names: Mapping[float | str, tuple[str, str]]) -> list[ValueMap]:
     """Return mappings that show values as words: value -> (word, colour)."""
     return [
         ValueMap(
             {
-                f"{value:g}": model.ValueMappingResult(text=word, color=colour, index=index)
+                value if isinstance(value, str) else f"{value:g}": model.ValueMappingResult(
+                    text=word, color=colour, index=index
+                )
                 for index, (value, (word, colour)) in enumerate(names.items())
             }
         )
@@ -248,9 +251,14 @@ UP_DOWN = mapping({0: ("down", RED), 1: ("up", GREEN)})
 LOADED = mapping({0: ("refused", RED), 1: ("loaded", GREEN)})
 
 
-def link(title: str, url: str, *, new_tab: bool = False) -> Builder[model.DashboardLink]:
+def link(title: str, url: str, *, new_tab: bool = False) -> builder.DashboardLink:
     """Return a link from a value or series; the URL may use ``${__field.labels.host}`` and the like."""
     return builder.DashboardLink(title).type(model.DashboardLinkType.LINK).url(url).target_blank(new_tab)
+
+
+def page_link(title: str, url: str) -> Builder[model.DashboardLink]:
+    """Return a link from a whole dashboard to a page that is none; the URL may have variables."""
+    return link(title, url, new_tab=True).icon("external link")
 
 
 def dashboard_url(uid: str, **variables: str) -> str:
@@ -265,8 +273,14 @@ def host_link(*, field: str | None = None) -> Builder[model.DashboardLink]:
     return link("This host", dashboard_url("fleetwatch-host", host=host))
 
 
-def variable(
-    name: str, label: str, values: str, *, multi: bool = True, all_value: str | None = ".+"
+def variable(  # noqa: PLR0913 - each with a default
+    name: str,
+    label: str,
+    values: str,
+    *,
+    multi: bool = True,
+    all_value: str | None = ".+",
+    hidden: bool = False,
 ) -> Variable:
     """Return a variable whose values Prometheus knows.
 
@@ -276,6 +290,7 @@ def variable(
         values: e.g. ``label_values(up, job)``.
         multi: whether several may be chosen; all are at first.
         all_value: what all of them are in an expression: a short one serves many values, ``None`` names each.
+        hidden: whether it is not shown, since nobody needs to choose.
 
     """
     result = (
@@ -287,6 +302,8 @@ def variable(
         .refresh(model.VariableRefresh.ON_TIME_RANGE_CHANGED)
         .sort(model.VariableSort.NATURAL_ASC)
     )
+    if hidden:
+        result.hide(model.VariableHide.HIDE_VARIABLE)
     if multi:
         everything = model.VariableOption(text=["All"], value=["$__all"])
         result.multi(True).include_all(True).current(everything)

@@ -209,7 +209,7 @@ class Wanted:
             state=params["state"],
             matchers=frozenset(map(matcher_of, params["matchers"])),
             duration=timedelta(seconds=params["seconds"]),
-            starts=datetime.fromisoformat(params["starts"]) if params["starts"] else None,
+            starts=moment(params["starts"]).astimezone(UTC) if params["starts"] else None,
             comment=params["comment"] or "",
             created_by=params["created_by"] or "",
             id=params["id"] or "",

@@ -82,7 +82,7 @@ def test_archive_holds_what_is_needed_and_nothing_else(archive: Path) -> None:
 
 def test_playbooks_run_from_the_installed_collection(installed: Path) -> None:
     inventory = installed / "ansible_collections/fleetwatch/monitoring/inventory/example"
-    for playbook in ("site", "verify"):
+    for playbook in ("site", "verify", "silence", "upgrade"):
         run(
             installed,
             "ansible-playbook",

@@ -36,7 +36,8 @@ from fleetwatch.dashboards.style import (
 
 FIRING = 'alertname!="Watchdog",alertname=~"$alertname",severity=~"$severity",host=~"$host|"'
 """Matchers of the chosen alerts; the Watchdog always fires. An alert of a whole job has no host."""
-OPEN = "sum(max by (severity) (alert_receiver_open_incidents))"
+OPEN = 'max by (severity) (alert_receiver_open_incidents{job="alert_receiver"})'
+ACKNOWLEDGED = 'max by (severity) (alert_receiver_acknowledged_incidents{job="alert_receiver"})'
 """Several receivers share a store, and each tells what is in it."""
 JOBS = 'up{job=~"alert_receiver|alert_dispatcher"}'
 SEVERITIES = mapping({"critical": ("critical", RED), "warning": ("warning", ORANGE), "info": ("info", BLUE)})
@@ -97,7 +98,7 @@ def _alerts() -> Dashboard:
             stat(
                 "Open incidents",
                 "Incidents of the receiver that fire.",
-                query(OPEN, "open"),
+                query(f"sum({OPEN})", "open"),
                 unit=units.Short,
                 thresholds=above(orange=1),
                 links=[incidents],
@@ -105,7 +106,7 @@ def _alerts() -> Dashboard:
             stat(
                 "Not acknowledged",
                 "Open incidents that nobody has taken.",
-                query(f"{OPEN} - sum(max by (severity) (alert_receiver_acknowledged_incidents))", "open"),
+                query(f"sum({OPEN}) - sum({ACKNOWLEDGED})", "open"),
                 unit=units.Short,
                 thresholds=above(red=1),
                 links=[incidents],
@@ -113,7 +114,7 @@ def _alerts() -> Dashboard:
             stat(
                 "Dead letters",
                 "Notifications that were given up: nobody got them. The receiver's page sends them again.",
-                query("max(alert_receiver_parked_notifications)", "parked"),
+                query('max(alert_receiver_parked_notifications{job="alert_receiver"})', "parked"),
                 unit=units.Short,
                 thresholds=above(red=1),
                 links=[link("Dead letters", "${receiver}/dead-letters", new_tab=True)],
@@ -185,7 +186,7 @@ def _alerts() -> Dashboard:
             timeseries(
                 "Open incidents",
                 "Incidents of the receiver that fired, by severity. An alert is one until it is resolved.",
-                query("max by (severity) (alert_receiver_open_incidents)", "{{severity}}"),
+                query(OPEN, "{{severity}}"),
                 unit=units.Short,
                 stacked=True,
                 minimum=0,
@@ -194,7 +195,7 @@ def _alerts() -> Dashboard:
             timeseries(
                 "Acknowledged incidents",
                 "Open incidents that somebody has taken, by severity.",
-                query("max by (severity) (alert_receiver_acknowledged_incidents)", "{{severity}}"),
+                query(ACKNOWLEDGED, "{{severity}}"),
                 unit=units.Short,
                 stacked=True,
                 minimum=0,
@@ -204,7 +205,8 @@ def _alerts() -> Dashboard:
                 "New and resolved",
                 "Alerts that began and ended, as the receiver took them, in each interval.",
                 query(
-                    "sum by (status) (increase(alert_receiver_alerts_accepted_total[$__rate_interval]))",
+                    "sum by (status) "
+                    '(increase(alert_receiver_alerts_accepted_total{job="alert_receiver"}[$__rate_interval]))',
                     "{{status}}",
                 ),
                 unit=units.Short,
@@ -218,7 +220,8 @@ def _alerts() -> Dashboard:
                 "Sent by channel",
                 "Messages that providers took, in each interval; a digest counts once.",
                 query(
-                    "sum by (channel) (increase(alert_dispatcher_messages_total[$__rate_interval]))",
+                    "sum by (channel) "
+                    '(increase(alert_dispatcher_messages_total{job="alert_dispatcher"}[$__rate_interval]))',
                     "{{channel}}",
                 ),
                 unit=units.Short,
@@ -230,7 +233,8 @@ def _alerts() -> Dashboard:
                 "Attempts that failed, in each interval: retried comes again, parked is a dead letter.",
                 query(
                     "sum by (channel, outcome) "
-                    '(increase(alert_dispatcher_deliveries_total{outcome!="sent"}[$__rate_interval]))',
+                    '(increase(alert_dispatcher_deliveries_total{job="alert_dispatcher",outcome!="sent"}'
+                    "[$__rate_interval]))",
                     "{{channel}} {{outcome}}",
                 ),
                 unit=units.Short,
@@ -240,8 +244,8 @@ def _alerts() -> Dashboard:
             timeseries(
                 "Waiting",
                 "Notifications that are due and not delivered yet, and those that were given up.",
-                query("max(alert_receiver_outbox_depth)", "waiting"),
-                query("max(alert_receiver_parked_notifications)", "dead letters"),
+                query('max(alert_receiver_outbox_depth{job="alert_receiver"})', "waiting"),
+                query('max(alert_receiver_parked_notifications{job="alert_receiver"})', "dead letters"),
                 unit=units.Short,
                 minimum=0,
             ),

@@ -21,8 +21,7 @@ from fleetwatch.dashboards.style import (
     units,
 )
 
-
-USED = f"and on (integration) sum by (integration) (alertmanager_notifications_total{{{CHOSEN}}}) > 0"
+USED = f"and on (integration) group by (integration) (alertmanager_notifications_total{{{CHOSEN}}} > 0)"
 """Keeps the integrations that were ever used; Alertmanager has counters for all that it knows."""
 
 

@@ -50,7 +50,7 @@ options:
     elements: str
     default: []
   prune:
-    description: Folders below O(config_dir) in which files that are not listed are removed.
+    description: Folders below O(config_dir) in which files that are not listed are removed, at any depth.
     type: list
     elements: str
     default: []
@@ -94,6 +94,13 @@ options:
     type: list
     elements: str
     default: []
+  certificate:
+    description:
+      - Certificate file that the service itself uses, for O(ready) with C(https). The service must show
+        it; its
+        names do not matter, since the host asks itself.
+      - Without it, the certificate must be one that the host trusts, for the name or address in O(ready).
+    type: path
   timeout:
     description: Seconds to wait for readiness, and for a reload to be taken.
     type: int
@@ -144,6 +151,7 @@ from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
 from ansible.module_utils.urls import open_url  # noqa: E402
+from ansible_collections.fleetwatch.monitoring.plugins.module_utils import local_http  # noqa: E402
 
 UNIT_DIR = Path("/etc/systemd/system")
 # Marks a change that was written but not yet activated. A reboot activates it, hence /run.
@@ -272,8 +280,8 @@ class VerifiedService:
         for folder in self.params["prune"]:
             managed += [
                 ManagedFile(path, None, self.gid, FILE_MODE)
-                for path in sorted((self.config_dir / folder).glob("*"))
-                if path.is_file() and f"{folder}/{path.name}" not in wanted
+                for path in sorted((self.config_dir / folder).rglob("*"))
+                if path.is_file() and str(path.relative_to(self.config_dir)) not in wanted
             ]
         return managed
 
@@ -471,7 +479,7 @@ class VerifiedService:
                 if state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) > 0:
                     raise ActivationError(f"{unit} does not stay up.\n{self._journal(unit)}")
             while waiting:
-                reason = not_ready(waiting[0])
+                reason = not_ready(waiting[0], self.params["certificate"])
                 if reason:
                     break
                 waiting.pop(0)
@@ -538,10 +546,13 @@ def read_metric(check: dict[str, str], suffix: str) -> float | None:
     return None
 
 
-def not_ready(url: str) -> str:
+def not_ready(url: str, certificate: str | None = None) -> str:
     """Return why ``url`` is not ready, or an empty string when it is."""
     try:
-        open_url(url, timeout=5, use_proxy=False)
+        if certificate:
+            local_http.get(url, certificate=certificate)
+        else:
+            open_url(url, timeout=5, use_proxy=False)
     except (OSError, ValueError) as error:
         return f"{url}: {error}"
     return ""
@@ -570,6 +581,7 @@ def main() -> None:
                 },
             },
             "ready": {"type": "list", "elements": "str", "default": []},
+            "certificate": {"type": "path"},
             "timeout": {"type": "int", "default": 60},
         },
         supports_check_mode=True,

@@ -103,6 +103,7 @@ class Host:
             "activation": "reload",
             "reload_check": None,
             "ready": [],
+            "certificate": None,
             "timeout": 1,
         }
         module = Module(self.folder, self.systemd, {**defaults, **params}, check_mode=check_mode)
@@ -258,6 +259,15 @@ def test_files_no_longer_wanted_go(host: Host) -> None:
     assert result["changed_files"] == [str(host.config / "rules/b.yml")]
     assert not (host.config / "rules/b.yml").exists()
     assert result["activated"] == {UNIT: "reload"}
+
+
+def test_files_no_longer_wanted_go_at_any_depth(host: Host) -> None:
+    host.run(files={"demo.yml": "good", "boards/a.json": "1", "boards/x/b.json": "2", "boards/x/c.json": "3"})
+    result = host.run(files={"demo.yml": "good", "boards/x/c.json": "3"}, prune=["boards"])
+    assert sorted(result["changed_files"]) == [
+        str(host.config / name) for name in ("boards/a.json", "boards/x/b.json")
+    ]
+    assert (host.config / "boards/x/c.json").exists()
 
 
 def test_interrupted_run_is_completed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import
     RulesError,
     rules_variables,
 )
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import FILE as SLO_FILE
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import SLOS, SloError, slo_rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,7 @@ description:
     default of the role. C(fleetwatch_jobs) is the list of the scrape jobs that have targets.
   - A scraped host that the inventory gives another value of a variable C(<component>_alert_…) has its alerts
     from rules of its own, with that value; those for all hosts leave it out.
+  - The list C(fleetwatch_slos) becomes C(slo.yml), with recordings and alerts for each objective.
 author: [The Fleetwatch authors]
 options:
   _terms:
@@ -67,6 +70,8 @@ _raw:
     - node_exporter.yml: "groups: []"
 """
 
+RUNBOOK_URL = "fleetwatch_runbook_url"
+
 
 class LookupModule(FleetLookup):
     """Yield one dictionary of all rule files."""
@@ -92,7 +97,16 @@ class LookupModule(FleetLookup):
                     files[f"{component.name}.yml"] = _render(component.rules, templar, settings)
                 if component.recording_rules:
                     files[f"{component.name}_recording.yml"] = _render(component.recording_rules, templar, {})
+        if slos := _value(SLOS, templar):
+            try:
+                files[SLO_FILE] = slo_rules(slos, str(_value(RUNBOOK_URL, templar)))
+            except SloError as error:
+                raise FleetError(str(error)) from error
         return [files]
+
+
+def _value(name: str, templar: Templar) -> Any:
+    return templar.template(templar.available_variables.get(name))
 
 
 def _render(path: Path, templar: Templar, settings: Mapping[str, Mapping[str, Any]]) -> str:

@@ -44,6 +44,11 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import
     RulesError,
     rules_variables,
 )
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import (
+    BUDGET_DAYS,
+    SLOS,
+    slo_problems,
+)
 
 try:
     from ansible._internal._datatag._tags import Origin
@@ -59,12 +64,19 @@ WATCHED = "node_exporter"
 """The component that every host of the fleet must have."""
 PROMETHEUS = "prometheus"
 """The component whose hosts use the target labels and evaluate the alerts."""
+RETENTION = "prometheus_retention_time"
 RECEIVER = "alert_receiver"
 """The component that needs a channel, and whose hosts share one store."""
 DATABASE = "alert_receiver_database_url"
 CHANNELS = "alert_receiver_channels"
 DEFAULT_CHANNEL = ("alert_receiver_sender", "alert_receiver_recipients", "alert_receiver_sendgrid_api_key")
 """What the default of CHANNELS is made of."""
+GRAFANA = "grafana"
+"""The component whose secrets must not be those that everybody knows."""
+GRAFANA_SECRETS = ("grafana_admin_password", "grafana_secret_key")
+GRAFANA_SECRET_LENGTH = 12
+GRAFANA_KNOWN_SECRETS = {"admin", "grafana", "password", "changeme", "SW2YcwTIb9zpOOhoPsMm"}
+"""What stands in Grafana's own defaults, and what comes to mind first."""
 SHARED = "common"
 """The role that specifies the variables ``fleetwatch_…``, which count for every host."""
 
@@ -149,7 +161,9 @@ class InventoryCheck:
         self._check_addresses(addresses)
         self._check_alerts(settings)
         self._check_labels()
+        self._check_slos()
         self._check_receivers()
+        self._check_grafana()
         return [str(finding) for finding in self._findings.values()], list(self._warnings)
 
     # What is known -------------------------------------------------------------------------------
@@ -281,15 +295,25 @@ class InventoryCheck:
             if spec.get("required") or self._fleet.defaults.get(name) is not None:
                 return ["is empty; give it a value or remove the line"]
             return []
+        if problems := self._judge_meaning(name, value):
+            return problems
         kind, elements = spec.get("type", "str"), spec.get("elements", "raw")
         if _is_misfit(kind, value):
             return [f"must be {_KINDS[kind]}"]
         if kind == "list" and any(_is_misfit(elements, item) for item in value):
             return [f"must be a list in which each item is {_KINDS[elements]}"]
-        if name in self._fleet.alert_variables and name.endswith(("_for", "_window")):
-            return [] if _DURATION.fullmatch(str(value)) else ["must be a duration such as 30s, 5m or 1h30m"]
         result = ArgumentSpecValidator({name: {**spec, "required": False}}).validate({name: value})
         return [_explain(spec, value, error) for error in result.errors.errors]
+
+    def _judge_meaning(self, name: str, value: Any) -> list[str]:
+        """Return what is wrong with a value beyond its type."""
+        if name == SLOS:
+            return slo_problems(value)
+        if name in self._fleet.alert_variables and name.endswith(("_for", "_window")):
+            if not isinstance(value, (str, int)) or isinstance(value, bool):
+                return []  # the type is wrong
+            return [] if _DURATION.fullmatch(str(value)) else ["must be a duration such as 30s, 5m or 1h30m"]
+        return []
 
     def _judge_error(
         self, name: str, spec: Mapping[str, Any], variables: HostVariables, error: AnsibleError
@@ -395,6 +419,16 @@ class InventoryCheck:
         except RulesError as error:
             raise FleetError(str(error)) from error
 
+    def _check_slos(self) -> None:
+        for host in self._fleet.hosts(PROMETHEUS):
+            values = self._values(self._fleet.variables(host), (SLOS, RETENTION))
+            days = _days(str(values.get(RETENTION)))
+            if values.get(SLOS) and days is not None and days < BUDGET_DAYS:
+                self._warn(
+                    f"{RETENTION} is less than {BUDGET_DAYS} days, so that what is left of the error budgets"
+                    f" of {SLOS} is computed over that time only"
+                )
+
     def _values(self, variables: HostVariables, names: Iterable[str]) -> dict[str, Any]:
         """Return the values of those variables that are set and can be rendered without facts."""
         found = {}
@@ -428,6 +462,27 @@ class InventoryCheck:
                 what = f"is missing; set it {_where_to_set(name, {})}, or set {CHANNELS}"
                 self._report(name, what, variables.host)
 
+    def _check_grafana(self) -> None:
+        for host in self._fleet.hosts(GRAFANA) if GRAFANA in self._fleet.components else ():
+            variables = self._fleet.variables(host)
+            try:
+                for name in GRAFANA_SECRETS:
+                    if (name, host) not in self._wrong and _is_weak(variables.get(name)):
+                        what = (
+                            f"must have at least {GRAFANA_SECRET_LENGTH} characters in one line and not be a"
+                            " well-known one; `openssl rand -hex 32` makes a good one for the vault"
+                        )
+                        self._report(name, what, host, _place(variables.raw.get(name)))
+                for switch, wanted, needed in (
+                    ("grafana_scheme", "https", ("grafana_tls_certificate", "grafana_tls_key")),
+                    ("grafana_database_type", "postgres", ("grafana_database_host",)),
+                ):
+                    for name in needed if variables.get(switch) == wanted else ():
+                        if not variables.get(name):
+                            self._report(name, f"is missing; {switch} {wanted} needs it", host)
+            except SettingError as error:
+                self._report_setting(error, variables)
+
     def _report(self, subject: str, what: str, host: str, place: str = "") -> None:
         finding = self._findings.setdefault((subject, what), Finding(subject, what, place))
         finding.hosts.append(host)
@@ -435,6 +490,12 @@ class InventoryCheck:
 
     def _warn(self, text: str) -> None:
         self._warnings[text] = None
+
+
+def _is_weak(secret: Any) -> bool:
+    text = str(secret or "")
+    too_short = len(text) < GRAFANA_SECRET_LENGTH or text != text.strip() or "\n" in text
+    return too_short or text in GRAFANA_KNOWN_SECRETS
 
 
 def _explain(spec: Mapping[str, Any], value: Any, error: AnsibleValidationError) -> str:
@@ -477,6 +538,15 @@ def _is_loopback(address: str) -> bool:
         return ip_address(address).is_loopback
     except ValueError:
         return address == "localhost"
+
+
+def _days(duration: str) -> float | None:
+    """Return the days that a duration of Prometheus takes, or None if it is none."""
+    if not _DURATION.fullmatch(duration):
+        return None
+    days = {"y": 365, "w": 7, "d": 1, "h": 1 / 24, "m": 1 / 1440, "s": 1 / 86_400}
+    parts = re.findall(r"(\d+)(ms|[ywdhms])", duration)
+    return sum(int(count) * days.get(unit, 0) for count, unit in parts)
 
 
 def _needs_facts(value: Any, variables: HostVariables) -> bool:

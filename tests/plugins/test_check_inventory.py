@@ -281,6 +281,54 @@ def test_prometheus_servers_must_agree_on_thresholds(check: Check, roles: Path) 
     assert check.problems(inventory, host_vars_web1="", group_vars_prometheus=value) == []
 
 
+SLO_ROLES = {
+    "common/meta/argument_specs.yml": """
+        argument_specs:
+          main:
+            options:
+              fleetwatch_slos: {type: list, elements: dict}
+        """,
+    "prometheus/meta/argument_specs.yml": """
+        argument_specs:
+          main:
+            options:
+              prometheus_retention_time: {type: str}
+        """,
+    "prometheus/defaults/main.yml": "prometheus_port: 9090\nprometheus_retention_time: 15d\n",
+}
+SLOS = """
+fleetwatch_slos:
+  - {name: a, service: shop, objective: 99, errors: 'rate(e[$window])', total: 'rate(t[$window])'}
+"""
+
+
+def test_wrong_objective_is_named(check: Check, roles: Path) -> None:
+    write(roles, SLO_ROLES)
+    assert check.problems(
+        group_vars_all=SLOS.replace("99", "100").replace("rate(t[$window])", "rate(t[5m])")
+    ) == [
+        "fleetwatch_slos entry 1 (a): objective must be a percentage above 0 and below 100, such as 99.9"
+        " (hosts monitor, web2, web1, inventory/group_vars/all.yml:2)",
+        "fleetwatch_slos entry 1 (a): total must have [$window] as its time range, as in"
+        " rate(requests_total[$window]) (hosts monitor, web2, web1, inventory/group_vars/all.yml:2)",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("retention", "warned"),
+    [("", True), ("4w1d", True), ("719h59m", True), ("30d", False), ("1y", False), ("4w2d", False)],
+)
+def test_objectives_need_samples_of_thirty_days(
+    check: Check, roles: Path, retention: str, warned: bool
+) -> None:
+    write(roles, SLO_ROLES)
+    own = f"prometheus_retention_time: {retention}" if retention else ""
+    warnings = check.warnings(group_vars_all=SLOS, group_vars_prometheus=own)
+    assert [text.startswith("prometheus_retention_time is less than 30 days") for text in warnings] == (
+        [True] if warned else []
+    )
+
+
 RECEIVER_ROLE = {
     "alert_receiver/monitoring/scrape.yml": "- job: alert_receiver\n",
     "alert_receiver/defaults/main.yml": """

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
 
 from fleetwatch.dispatcher.settings import DispatcherSettings
-from fleetwatch.store import Incident, Store
-from tests.common.services import alert, wait_until
+from fleetwatch.store import Incident, Notification, Store
+from tests.common.services import MailboxServer, alert, free_port, wait_until
 from tests.dispatcher.conftest import Post
 
 TIMEOUT = 0.4
@@ -46,7 +50,7 @@ def test_what_stays_out_is_told_and_so_is_its_return(post: Post) -> None:
         assert _wait_incident(post, "firing").id == incident.id + 1
 
 
-def test_the_message_says_what_and_since_when(post: Post, mailbox: Any) -> None:
+def test_the_message_says_what_and_since_when(post: Post, mailbox: MailboxServer) -> None:
     _beat(post)
     with post.dispatcher(watchdog_timeout=TIMEOUT):
         incident = _wait_incident(post, "firing")
@@ -100,3 +104,115 @@ def test_a_store_that_fails_is_counted_and_tried_again(post: Post, monkeypatch: 
 def test_a_wrong_timeout_is_refused(post: Post, value: object) -> None:
     with pytest.raises(ValueError, match="watchdog_timeout"):
         DispatcherSettings.model_validate(post.settings | {"watchdog_timeout": value})
+
+
+# To a dead man's switch outside
+
+URL = "/hooks/only-for-this-switch"
+
+
+@pytest.fixture
+def outside(mailbox: MailboxServer) -> dict[str, Any]:
+    """Return settings with the mailbox as such a service."""
+    return {
+        "heartbeat_urls": {"0": mailbox.url + URL},
+        "heartbeat_interval": 0.1,
+        "watchdog_timeout": TIMEOUT,
+    }
+
+
+def _heard(mailbox: MailboxServer) -> int:
+    return len([message for message in mailbox.messages() if message["via"] == "webhook"])
+
+
+def _stays(value: Callable[[], int]) -> bool:
+    before = value()
+    time.sleep(0.5)
+    return value() == before
+
+
+def test_the_switch_outside_hears_while_all_is_well(
+    post: Post, mailbox: MailboxServer, outside: dict[str, Any]
+) -> None:
+    with post.dispatcher(**outside) as registry:
+        assert _stays(lambda: _heard(mailbox)), "nobody has beaten yet"
+        assert registry.get_sample_value("alert_dispatcher_heartbeats_withheld_total")
+        _beat(post)
+        wait_until(lambda: _heard(mailbox) >= 2)
+        _wait_incident(post, "firing")  # no more heartbeats come
+        time.sleep(0.2)
+        assert _stays(lambda: _heard(mailbox)), "it hears though the Watchdog is missing"
+        _beat(post)
+        heard = _heard(mailbox)
+        wait_until(lambda: _heard(mailbox) > heard)
+        assert (registry.get_sample_value("alert_dispatcher_heartbeats_sent_total") or 0) >= 3
+
+
+def test_a_message_that_is_stuck_keeps_it_from_hearing(
+    post: Post, mailbox: MailboxServer, outside: dict[str, Any]
+) -> None:
+    _beat(post)
+    with post.store.write() as session:
+        session.add(_stuck(datetime.now(UTC) - timedelta(hours=1)))
+    with post.dispatcher(**outside | {"watchdog_timeout": 60}) as registry:
+        name = "alert_dispatcher_heartbeats_withheld_total"
+        wait_until(lambda: (registry.get_sample_value(name) or 0) >= 2)
+    assert _heard(mailbox) == 0
+
+
+def _stuck(since: datetime) -> Incident:
+    """Return an incident with a message that should have gone out, by a channel that is no more."""
+    row = Notification(
+        transition="firing", channel="gone", queued_at=since, wanted_at=since, due_at=since, attempts=0
+    )
+    return Incident(
+        fingerprint="f1",
+        starts_at=since,
+        status="firing",
+        severity="critical",
+        summary="A",
+        labels={"alertname": "A"},
+        annotations={},
+        generator_url="",
+        external_url="",
+        receiver="fleetwatch",
+        received_at=since,
+        notifications=[row],
+    )
+
+
+def test_a_switch_that_refuses_is_counted_and_its_url_is_not_logged(
+    post: Post, outside: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    _beat(post)
+    caplog.set_level(logging.DEBUG)
+    urls = {
+        "0": f"http://127.0.0.1:{free_port()}{URL}",
+        "1": outside["heartbeat_urls"]["0"].replace("hooks", "no"),
+    }
+    with post.dispatcher(**outside | {"heartbeat_urls": urls, "watchdog_timeout": 60}) as registry:
+        name = "alert_dispatcher_heartbeat_failures_total"
+        wait_until(lambda: (registry.get_sample_value(name) or 0) >= 4)
+    records = [record for record in caplog.records if record.getMessage() == "heartbeat not taken"]
+    assert {vars(record)["switch"] for record in records} == {"0", "1"}
+    assert {vars(record)["reason"].partition(":")[0] for record in records} == {
+        "dead man's switch 0 cannot be reached",
+        "dead man's switch 1 answered 404",
+    }
+    assert not [record for record in caplog.records if "only-for-this-switch" in str(vars(record))]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"heartbeat_urls": {"0": "hc-ping.com/secret"}}, 'secret "heartbeat.0" is not a URL'),
+        (
+            {"heartbeat_urls": {"0": "https://hc-ping.com/x"}, "watchdog_timeout": 0},
+            "though Prometheus is dead",
+        ),
+    ],
+)
+def test_heartbeats_that_cannot_work_are_refused(post: Post, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words) as refused:
+        DispatcherSettings.model_validate(post.settings | settings)
+    assert "hc-ping.com/secret" not in str(refused.value)

@@ -125,6 +125,9 @@ class AlertingSettings(ServiceSettings):
     watchdog_expected: bool = Field(
         False, description="Whether that counts from the start, though none has come yet"
     )
+    heartbeat_interval: Seconds = Field(
+        60.0, description="How often dead man's switches outside are told that all is well, in seconds"
+    )
     runbook_url: HttpUrl | None = Field(
         None, description="URL of the folder with the runbook of the alert that this program raises itself"
     )

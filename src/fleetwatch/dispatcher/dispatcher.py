@@ -23,9 +23,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from fleetwatch.alerting.channels import ChannelSettings
 from fleetwatch.common import tracing
 from fleetwatch.dispatcher.channels import Channel, DeliveryError
+from fleetwatch.dispatcher.heartbeats import Heart
 from fleetwatch.dispatcher.housekeeping import PRUNE_INTERVAL, SOON, Housekeeper, Periodic
 from fleetwatch.dispatcher.limits import CircuitBreaker, RateLimit
-from fleetwatch.dispatcher.metrics import DeliveryMetrics, HousekeepingMetrics, ReconciliationMetrics
+from fleetwatch.dispatcher.metrics import (
+    DeliveryMetrics,
+    HeartbeatMetrics,
+    HousekeepingMetrics,
+    ReconciliationMetrics,
+)
 from fleetwatch.dispatcher.reconcile import Reconciler
 from fleetwatch.dispatcher.render import Renderer
 from fleetwatch.dispatcher.retry import RetryPolicy
@@ -160,6 +166,10 @@ class Dispatcher:
         if settings.watchdog_timeout:
             watcher = Watcher(settings, store, self._metrics.store_failures)
             yield Periodic("watchdog", watcher.run_once, interval=watcher.interval, first=watcher.interval)
+        if settings.heartbeat_urls:
+            heart = Heart(settings, store, HeartbeatMetrics(self._registry))
+            interval = settings.heartbeat_interval
+            yield Periodic("heartbeat", heart.run_once, interval=interval, first=min(interval, 5.0))
 
     def _woken(self, timeout: float) -> set[Lane] | None:
         """Wait for a free slot; return the lanes that have one, or ``None`` when the time is over."""

@@ -90,6 +90,24 @@ class ReconciliationMetrics:
         )
 
 
+class HeartbeatMetrics:
+    """Of the heartbeats to dead man's switches outside."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register all."""
+        self.sent = Counter(
+            "alert_dispatcher_heartbeats_sent", "Heartbeats that were taken outside", registry=registry
+        )
+        self.failures = Counter(
+            "alert_dispatcher_heartbeat_failures", "Heartbeats that were not taken outside", registry=registry
+        )
+        self.withheld = Counter(
+            "alert_dispatcher_heartbeats_withheld",
+            "Times that no heartbeat was sent, since something is not well",
+            registry=registry,
+        )
+
+
 class HousekeepingMetrics:
     """Of the housekeeping."""
 

@@ -20,10 +20,29 @@ class DispatcherSettings(AlertingSettings):
         default_factory=dict, description="Secrets of the channels, as <channel>.<secret>"
     )
 
+    heartbeat_urls: Annotated[dict[str, SecretStr], CredentialFiles("heartbeat.")] = Field(
+        default_factory=dict, description="URLs of dead man's switches outside that heartbeats are posted to"
+    )
+
     def secret(self, channel: str, name: str) -> str | None:
         """Return a channel's secret, or ``None`` when it was not given."""
         found = self.channel_secrets.get(f"{channel}.{name}")
         return found.get_secret_value() if found else None
+
+    @model_validator(mode="after")
+    def _heartbeats_have_urls(self) -> DispatcherSettings:
+        for name, secret in self.heartbeat_urls.items():
+            if not re.fullmatch(r"https?://[^\s/?#@]+[^\s]*", secret.get_secret_value()):
+                raise ValueError(
+                    f'secret "heartbeat.{name}" is not a URL that starts with http:// or https://: correct '
+                    f"it in $CREDENTIALS_DIRECTORY/heartbeat.{name}"
+                )
+        if self.heartbeat_urls and not self.watchdog_timeout:
+            raise ValueError(
+                'setting "watchdog_timeout" is 0, so that heartbeats would go out though Prometheus is dead: '
+                "set it, or remove the secrets heartbeat.*"
+            )
+        return self
 
     @model_validator(mode="after")
     def _channels_have_their_secrets(self) -> DispatcherSettings:

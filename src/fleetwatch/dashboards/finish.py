@@ -22,9 +22,7 @@ def finish(dashboard: Json) -> Json:
     """Complete a dashboard in place and return it."""
     _number(dashboard["panels"])
     _place(dashboard["panels"])
-    # The SDK moves these into a menu; they belong in sight, at the top of the dashboard.
-    for item in (*dashboard.get("links", []), *dashboard.get("annotations", {}).get("list", [])):
-        item.pop("placement", None)
+    _show(dashboard)
     for panel in _all(dashboard["panels"]):
         _complete(panel)
     return dashboard
@@ -34,6 +32,17 @@ def _all(panels: Iterable[Json]) -> Iterator[Json]:
     for panel in panels:
         yield panel
         yield from panel.get("panels", [])
+
+
+def _show(node: Any) -> None:
+    """Take links and annotations out of the menu where the SDK puts them; they belong in sight."""
+    if isinstance(node, dict):
+        if node.get("placement") == "inControlsMenu":
+            del node["placement"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for item in node:
+            _show(item)
 
 
 def _number(panels: list[Json]) -> None:

@@ -431,6 +431,8 @@ def heatmap(title: str, description: str, *queries: Query, unit: str, **look: Un
             heatmap_builder.HeatmapColorOptions()
             .mode(heatmap_model.HeatmapColorMode.SCHEME)
             .scheme("Blues")
+            .fill("dark-blue")
+            .exponent(0.5)
             .steps(32)
         )
         .y_axis(heatmap_builder.YAxisConfig().unit(unit).decimals(look.get("decimals", _decimals(unit))))

@@ -14,7 +14,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 .PHONY: lab
-lab: ## Start the lab, or bring it up to date (LAB_RELEASE=bookworm|trixie LAB_NODES=3)
+lab: ## Start the lab, or bring it up to date (LAB_RELEASE=bookworm|trixie LAB_NODES=3 GRAFANA_RELEASE=file|URL)
 	@$(PYTHON) -m lab up
 
 .PHONY: lab-alert
@@ -47,13 +47,14 @@ lint: venv ## Check style and types
 	ruff format --check .
 	mypy lab plugins roles src tests bench docs molecule
 
-.PHONY: bench-converge bench-targets bench-lab bench-sandbox bench-receiver
+.PHONY: bench-converge bench-targets bench-lab bench-sandbox bench-receiver bench-dashboards
 bench-converge: ## Measure runs of site.yml: tasks, time, changes
 bench-targets: ## Measure the scrape targets of 10,000 hosts: time and memory
 bench-lab: ## Measure make lab in a fresh clone, first and second time
 bench-sandbox: ## Measure the sandboxes of all units in the lab
 bench-receiver: ## Measure the alert receiver: durable posts a second, latency, memory
-bench-converge bench-targets bench-lab bench-sandbox bench-receiver: venv
+bench-dashboards: ## Measure the dashboards with 500 hosts and a day in view
+bench-converge bench-targets bench-lab bench-sandbox bench-receiver bench-dashboards: venv
 	@$(VENV)/python -m bench.$(@:bench-%=%)
 
 .PHONY: docs

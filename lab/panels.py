@@ -16,7 +16,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -89,8 +89,10 @@ class Answer:
     ref: str
     expr: str
     """As it was sent."""
-    seconds: float
-    series: int
+    step: float | None
+    """Seconds between two values over time; none if only the newest is asked for."""
+    seconds: float = 0.0
+    series: int = 0
     """How many have a value that can be drawn."""
     error: str = ""
 
@@ -239,7 +241,8 @@ def _values(
     seconds = time.perf_counter() - began
     pattern = (variable.get("regex") or "").strip("/")
     values = sorted(value for value in values if re.search(pattern, value))
-    return values, Answer(dashboard, VARIABLE + variable["name"], "", selector, seconds, len(values), error)
+    question = Answer(dashboard, VARIABLE + variable["name"], "", selector, None)
+    return values, replace(question, seconds=seconds, series=len(values), error=error)
 
 
 def ask(
@@ -260,36 +263,29 @@ def ask(
     for target in queries(dashboard):
         step = window.step(widths[target.panel])
         expr = substitute(target.expr, values | window.built_in(step))
-        yield _ask(dashboard["uid"], target.panel, target.ref, expr, prometheus, window,
-                   None if target.instant else step)  # fmt: skip
+        asked = None if target.instant else step
+        yield run(Answer(dashboard["uid"], target.panel, target.ref, expr, asked), prometheus, window)
     for target in annotation_queries(dashboard):
         step = max(60.0, window.step(COLUMNS))
         expr = substitute(target.expr, values | window.built_in(step))
-        yield _ask(dashboard["uid"], ANNOTATION + target.panel, "", expr, prometheus, window, step)
+        yield run(Answer(dashboard["uid"], ANNOTATION + target.panel, "", expr, step), prometheus, window)
 
 
-def _ask(  # noqa: PLR0913, PLR0917 - the parts of one question
-    dashboard: str,
-    panel: str,
-    ref: str,
-    expr: str,
-    prometheus: Prometheus,
-    window: Window,
-    step: float | None,
-) -> Answer:
-    """Run one query; without a step for the newest value only."""
+def run(question: Answer, prometheus: Prometheus, window: Window) -> Answer:
+    """Run the query of an answer, again or for the first time, and return what came."""
+    step = question.step
     began = time.perf_counter()
     try:
         if step is None:
-            data = prometheus.get("query", query=expr, time=window.end)
+            data = prometheus.get("query", query=question.expr, time=window.end)
         else:
             # Grafana asks at multiples of the step.
             end = window.end // step * step
             begin = (window.end - window.seconds) // step * step
-            data = prometheus.get("query_range", query=expr, start=begin, end=end, step=step)
+            data = prometheus.get("query_range", query=question.expr, start=begin, end=end, step=step)
     except PrometheusError as error:
-        return Answer(dashboard, panel, ref, expr, time.perf_counter() - began, 0, str(error))
-    return Answer(dashboard, panel, ref, expr, time.perf_counter() - began, _drawn(data))
+        return replace(question, seconds=time.perf_counter() - began, series=0, error=str(error))
+    return replace(question, seconds=time.perf_counter() - began, series=_drawn(data), error="")
 
 
 def _drawn(data: Json) -> int:

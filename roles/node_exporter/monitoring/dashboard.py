@@ -124,7 +124,7 @@ def _fleet_stats() -> list[Panel]:
             links=[_alerts_link()],
         ),
         stat(
-            "CPU",
+            "Mean CPU",
             "Mean CPU utilisation of the hosts.",
             query(f"avg(instance:node_cpu_utilisation:rate5m{{{NODE}}})", "mean"),
             unit=units.PercentUnit,
@@ -132,7 +132,7 @@ def _fleet_stats() -> list[Panel]:
             sparkline=True,
         ),
         stat(
-            "Memory",
+            "Mean memory",
             "Mean memory utilisation of the hosts.",
             query(f"avg(instance:node_memory_utilisation:ratio{{{NODE}}})", "mean"),
             unit=units.PercentUnit,
@@ -435,7 +435,7 @@ def _host_stats() -> list[Panel]:
             unit=units.Short,
         ),
         stat(
-            "CPU",
+            "CPU utilisation",
             "CPU utilisation over 5 minutes.",
             query(f"max(instance:node_cpu_utilisation:rate5m{{{ONE}}})", "CPU"),
             unit=units.PercentUnit,
@@ -443,7 +443,7 @@ def _host_stats() -> list[Panel]:
             sparkline=True,
         ),
         stat(
-            "Memory",
+            "Memory utilisation",
             "Memory that programs cannot get any more.",
             query(f"max(instance:node_memory_utilisation:ratio{{{ONE}}})", "memory"),
             unit=units.PercentUnit,

@@ -21,6 +21,7 @@ import pytest
 import yaml
 from ansible.parsing.splitter import parse_kv
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import render_rules, rules_variables
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import ALERTS as SLO_ALERTS
 
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "roles"
@@ -230,7 +231,7 @@ def test_each_alert_has_variables_of_its_own(component: str) -> None:
 
 def test_each_alert_has_a_runbook_page_and_no_page_is_orphaned() -> None:
     pages = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
-    assert pages == set(all_alerts())
+    assert pages == {*all_alerts(), *SLO_ALERTS}
 
 
 @each_component
@@ -282,6 +283,9 @@ def test_runbook_index_lists_every_alert() -> None:
         f"| [{alert}]({alert}.md) | {rule['labels']['severity']} | {rule.get('for', '')} | {component} |"
         for component in COMPONENTS
         for alert, rule in sorted(alerts(component).items())
+    ] + [
+        f"| [{alert}]({alert}.md) | {burn.severity} | {burn.wait} | fleetwatch_slos |"
+        for alert, burn in SLO_ALERTS.items()
     ]
     rows = re.findall(r"^\| \[.*$", (RUNBOOKS / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert rows == expected, "the rows should be:\n" + "\n".join(expected)

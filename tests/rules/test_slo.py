@@ -7,15 +7,19 @@ the whole budget of an objective of 99 %.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import slo_rules
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import ALERTS, slo_rules
+
+from tests.rules.test_alerts import RUNBOOKS as PAGES
+from tests.rules.test_alerts import SECTIONS, silence_variables
 
 TOOLS = Path(__file__).parents[2] / ".cache" / "tools" / "bin"
 RUNBOOKS = "https://runbooks.example.com"
@@ -37,8 +41,6 @@ BANK = {
 }
 FAST, SLOW = "ErrorBudgetBurnFast", "ErrorBudgetBurnSlow"
 MINUTE, HOUR, DAY = 1, 60, 1440
-
-Check = Callable[[str], str]
 
 
 @pytest.fixture(scope="session")
@@ -301,3 +303,18 @@ def test_broken_rules_are_noticed(title: str, right: str, wrong: str, promtool: 
     for rule in rules:
         rule["expr"] = rule["expr"].replace(right, wrong)
     assert failures(promtool, tmp_path, yaml.safe_dump(content), *CASES[title]) != ""
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_runbook_pages_are_complete(alert: str) -> None:
+    page = (PAGES / f"{alert}.md").read_text()
+    assert page.startswith(f"# {alert}\n")
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == SECTIONS
+    section = page.partition("## Silence\n")[2].partition("## ")[0]
+    (variables,) = silence_variables(section)
+    assert variables.keys() == {"silence_alert", "silence_matchers", "silence_duration", "silence_comment"}
+    assert variables["silence_alert"] == alert
+    threshold = page.partition("## Threshold\n")[2]
+    for _, _, rate in ALERTS[alert].windows:
+        percent = f"{rate * Decimal('0.1'):f}".rstrip("0").rstrip(".") if rate != 1 else "0.1"
+        assert f"{percent} %" in threshold, "what an objective of 99.9 % gives"

@@ -23,6 +23,8 @@ from ansible.parsing.splitter import parse_kv
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import render_rules, rules_variables
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import ALERTS as SLO_ALERTS
 
+from fleetwatch.store import heartbeats
+
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "roles"
 RUNBOOKS = ROOT / "docs" / "runbooks"
@@ -38,6 +40,7 @@ WITHOUT_HOST = {
     "AlertmanagerClusterDown",
     "AlertmanagerConfigsDiffer",
 }
+RAISED_BY_THE_RECEIVER = heartbeats.ALERT  # not by a rule: it says that none is evaluated
 SECTIONS = ["Meaning", "Impact", "Check", "Fix", "Silence", "Threshold"]
 NEVER_SILENCED = {ALWAYS_FIRES, "AlertReceiverNotificationsParked", "PrometheusNotConnectedToAlertmanager"}
 SILENCE_VARIABLES = {
@@ -231,7 +234,18 @@ def test_each_alert_has_variables_of_its_own(component: str) -> None:
 
 def test_each_alert_has_a_runbook_page_and_no_page_is_orphaned() -> None:
     pages = {path.stem for path in RUNBOOKS.glob("*.md")} - {"README"}
-    assert pages == {*all_alerts(), *SLO_ALERTS}
+    assert pages == {*all_alerts(), *SLO_ALERTS, RAISED_BY_THE_RECEIVER}
+
+
+def test_the_page_of_the_receivers_own_alert_is_complete() -> None:
+    page = (RUNBOOKS / f"{RAISED_BY_THE_RECEIVER}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {RAISED_BY_THE_RECEIVER}\n")
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == SECTIONS
+    timeout = defaults("alert_receiver")["alert_receiver_watchdog_timeout"]
+    assert f"`alert_receiver_watchdog_timeout` (default `{timeout}`)" in page
+    interval = defaults("alertmanager")["alertmanager_watchdog_interval"]
+    assert f"`alertmanager_watchdog_interval` (default `{interval}`)" in page
+    assert timeout >= 5 * interval, "one heartbeat that is late must make no alarm"
 
 
 @each_component

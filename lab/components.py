@@ -126,6 +126,7 @@ ENDPOINTS = (
     Endpoint("Prometheus", "prometheus", "prometheus_port", 9090, _ready("/-/ready")),
     Endpoint("Alertmanager", "alertmanager", "alertmanager_port", 9093, _ready("/-/ready")),
     Endpoint("Pushgateway", "pushgateway", "pushgateway_port", 9091, _ready("/-/ready")),
+    Endpoint("Grafana", "grafana", "grafana_port", 3000, _ready("/api/health")),
     Endpoint("alert receiver", "alert_receiver", "alert_receiver_port", 5001, _ready("/readyz")),
     Endpoint("alert dispatcher", "alert_receiver", "alert_dispatcher_port", 5002, _ready("/readyz")),
     Endpoint("metrics simulator", "metrics_simulator", "metrics_simulator_port", 9101, _ready("/readyz")),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import ROOT, STATE, VENV, image
+from lab import ROOT, STATE, VENV, grafana, image
 from lab.components import ENDPOINTS, Endpoint
 from lab.console import LabError, output
 from lab.hosts import Fleet, Spec
@@ -26,8 +26,10 @@ def dynamic(settings: Settings, secrets: dict[str, str], state: Path = STATE) ->
     """Return the part of the inventory that only this machine knows, as an inventory script says it."""
     addresses = Fleet.addresses(state)
     connection = {"ansible_user": "root", "ansible_ssh_common_args": f'-F "{state / "ssh_config"}"'}
+    found = grafana.variables(state)
     return {
         "all": {"vars": {**connection, **secrets}},
+        "grafana": {"hosts": [], "vars": {}} if found is None else {"hosts": [grafana.HOST], "vars": found},
         "node_exporter": {"hosts": [f"node{number}" for number in range(1, settings.nodes + 1)]},
         "_meta": {"hostvars": {name: {"ansible_host": address} for name, address in addresses.items()}},
     }

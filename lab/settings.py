@@ -17,6 +17,8 @@ MAX_NODES = 100
 SECRETS = {
     "alert_receiver_sendgrid_api_key": "SG.",
     "alert_receiver_webhook_token": "",
+    "grafana_admin_password": "",
+    "grafana_secret_key": "",
     "lab_password": "",
     "metrics_simulator_control_token": "",
 }
@@ -30,11 +32,13 @@ class Settings:
     Attributes:
         release: Debian release of the hosts (LAB_RELEASE).
         nodes: number of hosts that are only watched (LAB_NODES).
+        grafana: release archive of Grafana, a file or URL (GRAFANA_RELEASE); ``none`` takes it out.
 
     """
 
     release: str = image.DEFAULT_RELEASE
     nodes: int = 3
+    grafana: str = ""
 
     @classmethod
     def load(cls, environment: Mapping[str, str], state: Path = STATE) -> Settings:
@@ -52,7 +56,10 @@ class Settings:
             raise LabError(f"LAB_RELEASE is {release!r}: choose one of {', '.join(image.RELEASES)}")
         if not (nodes.isascii() and nodes.isdigit() and int(nodes) <= MAX_NODES):
             raise LabError(f"LAB_NODES is {nodes!r}: choose a number from 0 to {MAX_NODES}")
-        return cls(release, int(nodes))
+        grafana = environment.get("GRAFANA_RELEASE") or known.grafana
+        if grafana and grafana != "none" and "://" not in grafana:
+            grafana = str(Path(grafana).expanduser().absolute())
+        return cls(release, int(nodes), grafana)
 
     def save(self, state: Path = STATE) -> None:
         """Remember the settings."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lab import CACHE, ROOT, STATE, VENV, image, inventory, prepare, tools, venv
+from lab import CACHE, ROOT, STATE, VENV, grafana, image, inventory, prepare, tools, venv
 from lab.components import ENDPOINTS, NotYetError, simulated, targets
 from lab.console import HEARTBEAT, Console, LabError, Watcher
 from lab.hosts import Fleet, Host, Spec, plan
@@ -76,7 +76,7 @@ def up(console: Console) -> None:
     with _alone():
         settings = Settings.load(os.environ)
         fleet = Fleet("lab", console)
-        missing = _check(settings, fleet)
+        missing = _check(settings, fleet, console)
         prepare.install(missing, console)
         venv.ensure(console)
         tools.ensure(console)
@@ -145,6 +145,9 @@ def look(wanted: dict[str, Any], hosts: dict[str, Host]) -> list[Row]:
             rows.append(_row("simulated metrics", where, lambda _: simulated(prometheus)))
     if receiver := urls.get("alert_receiver"):
         rows.append(Row("incidents", receiver, "log in as lab; lab_password in .lab/secrets.yml", fine=True))
+    if address := urls.get("grafana"):
+        login = "log in as admin; grafana_admin_password in .lab/secrets.yml"
+        rows.append(Row("dashboards", address, login, fine=True))
     stopped = [name for name, host in hosts.items() if not host.running]
     state = f"stopped: {', '.join(stopped)}" if stopped else f"{len(hosts)} run"
     return [*rows, Row("hosts", "ssh -F .lab/ssh_config <host>", state, fine=not stopped)]
@@ -171,9 +174,10 @@ def _alone() -> Iterator[None]:
         yield
 
 
-def _check(settings: Settings, fleet: Fleet) -> list[str]:
+def _check(settings: Settings, fleet: Fleet, console: Console) -> list[str]:
     """Check everything before anything is changed; return the missing Debian packages."""
     prepare.check_basics()
+    grafana.choose(settings, console)
     existing = fleet.hosts() if shutil.which("podman") else {}
     mine = {port for host in existing.values() if host.running for port in host.spec.ports}
     if venv.current():

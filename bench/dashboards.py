@@ -33,7 +33,7 @@ def _of_nodes(answers: Sequence[Answer], metrics: set[str]) -> list[Answer]:
     return [
         answer
         for answer in answers
-        if answer.dashboard in OWN or ((names := panels.metrics(answer.expr)) and names <= metrics)
+        if answer.dashboard in OWN or (answer.series and not panels.unknown(answer.expr, metrics))
     ]
 
 

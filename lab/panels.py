@@ -15,7 +15,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -23,8 +23,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
-import promql_parser
-
+from fleetwatch.dashboards.lint import metrics
 from fleetwatch.dashboards.queries import annotation_queries, panels, queries, substitute
 from lab import ROOT
 
@@ -296,22 +295,9 @@ def _drawn(data: Json) -> int:
     return sum(any(not math.isnan(float(value)) for _, value in values) for values in samples)
 
 
-def metrics(expr: str) -> set[str]:
-    """Return the names of the metrics in an expression, except those that a matcher only describes."""
-    found: set[str] = set()
-    pending: list[Any] = [promql_parser.parse(expr)]
-    while pending:
-        node = pending.pop()
-        selector = node.vector_selector if isinstance(node, promql_parser.MatrixSelector) else node
-        if isinstance(selector, promql_parser.VectorSelector):
-            if selector.name:
-                found.add(selector.name)
-            continue
-        for name in ("expr", "lhs", "rhs", "param", "args"):
-            part = getattr(node, name, None)
-            if part is not None:
-                pending.extend(part if isinstance(part, list) else [part])
-    return found
+def unknown(expr: str, known: Collection[str]) -> set[str]:
+    """Return the names of metrics in an expression, or their patterns, of which none is known."""
+    return {asked for asked in metrics(expr) if not any(re.fullmatch(asked, metric) for metric in known)}
 
 
 def problems(answers: Iterable[Answer], prometheus: Prometheus, empty: Sequence[Empty]) -> list[str]:
@@ -339,8 +325,8 @@ def problems(answers: Iterable[Answer], prometheus: Prometheus, empty: Sequence[
             continue
         elif entry and entry.when is When.ALWAYS and answer.series:
             found.append(f"{answer.name}: has data, but is listed as empty ({entry.reason})")
-        elif entry and entry.when is When.AT_TIMES and (unknown := metrics(answer.expr) - known):
-            found.append(f"{answer.name}: no such metric: {', '.join(sorted(unknown))}")
+        elif entry and entry.when is When.AT_TIMES and (names := unknown(answer.expr, known)):
+            found.append(f"{answer.name}: no such metric: {', '.join(sorted(names))}")
     found += [f"listed as empty, but there is no such query: {entry}" for entry in empty if entry not in used]
     return found
 

@@ -182,6 +182,8 @@ def _recordings(slo: Slo, objective: Decimal) -> Iterator[dict[str, Any]]:
 def _alerts(slo: Slo, budget: Decimal, runbook_url: str) -> Iterator[dict[str, Any]]:
     selector = _selector(slo)
     about = f" {str(slo['description']).strip()}" if slo.get("description") else ""
+    # Plain text: Ansible's own kind of string, which knows where it was written, cannot be dumped.
+    own = {str(label): str(value) for label, value in (slo.get("labels") or {}).items()}
     for alert, burn in ALERTS.items():
         windows = " or ".join(long for long, _, _ in burn.windows)
         yield {
@@ -192,7 +194,7 @@ def _alerts(slo: Slo, budget: Decimal, runbook_url: str) -> Iterator[dict[str, A
                 for long, short, rate in burn.windows
             ),
             "for": burn.wait,
-            "labels": {**(slo.get("labels") or {}), **_labels(slo), "severity": burn.severity},
+            "labels": {**own, **_labels(slo), "severity": burn.severity},
             "annotations": {
                 "summary": f"Error budget of {slo['service']}, {slo['name']}, {burn.manner}",
                 "description": (
@@ -202,7 +204,7 @@ def _alerts(slo: Slo, budget: Decimal, runbook_url: str) -> Iterator[dict[str, A
                     f" {{{{ . | first | value | humanizePercentage }}}} of the budget of {BUDGET_DAYS} days"
                     f" is left.{{{{ end }}}}{about}"
                 ),
-                "runbook_url": slo.get("runbook_url") or f"{runbook_url}/{alert}.md",
+                "runbook_url": str(slo.get("runbook_url") or f"{runbook_url}/{alert}.md"),
             },
         }
 

@@ -24,7 +24,14 @@ from tests.docs.conftest import load
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 INVENTORY = "inventory/production/"
-PAGES = ["add-a-host", "change-a-threshold", "route-alerts", "your-own-programs", "high-availability"]
+PAGES = [
+    "add-a-host",
+    "change-a-threshold",
+    "slo",
+    "route-alerts",
+    "your-own-programs",
+    "high-availability",
+]
 SECRETS = {
     "vault_sendgrid_api_key": "SG.test",
     "vault_alert_receiver_webhook_token": "from-alertmanager",
@@ -35,6 +42,8 @@ SECRETS = {
     "vault_night_shift_url": "https://calls.example.com/night",
     "vault_smtp_password": "of-the-mail-server",
     "vault_twilio_auth_token": "of-twilio",
+    "vault_dead_mans_switch_url": "https://switch.example.com/of-the-fleet",
+    "vault_alertmanager_switch_url": "https://switch.example.com/of-alertmanager",
     "vault_ticket_token": "of-tickets",
     "vault_ticket_hmac_key": "signs-tickets",
 }
@@ -167,6 +176,10 @@ def checker(*command: str | Path) -> str:
     return done.stdout
 
 
+def named(alert: str, rules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [rule for rule in rules if rule.get("alert") == alert]
+
+
 def test_pages_show_files_of_the_inventory() -> None:
     assert all(files(page, INVENTORY) for page in PAGES)
 
@@ -183,7 +196,16 @@ def test_all_pages_together_give_a_good_prometheus(inventory: Path) -> None:
         ]
         == "The shop on {{ $labels.instance }} is down"
     )
-    assert "< 0.15" in (output / "rules/node_exporter.yml").read_text()
+    rules = yaml.safe_load((output / "rules/node_exporter.yml").read_text())["groups"][0]["rules"]
+    low = [(rule["expr"].partition(") < ")[2][:4], rule["for"]) for rule in named("LowDiskSpace", rules)]
+    assert low == [("0.15", "15m"), ("0.05", "15m"), ("0.15", "2h")]
+    assert [" > 32)" in rule["expr"] for rule in named("HighLoadAverage", rules)] == [False, True]
+    slos = yaml.safe_load((output / "rules/slo.yml").read_text())["groups"]
+    assert [group["name"] for group in slos] == [
+        "slo shop/availability",
+        "slo shop/latency",
+        "slo fleetwatch/scrapes",
+    ]
     assert '"web3.internal' not in (output / "targets/node_exporter.json").read_text()
     assert "192.0.2.22:9100" in (output / "targets/node_exporter.json").read_text()
     config = yaml.safe_load((output / "prometheus.yml").read_text())
@@ -229,6 +251,31 @@ def test_two_receivers_get_the_token_and_share_a_database(
     assert receiver.database_url.startswith("postgresql://")
     assert receiver.database_password
     assert len(receiver.alertmanagers) == 2
+
+
+@pytest.mark.slow
+def test_heartbeats_go_where_the_page_says(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow("dead-mans-switch", inventory)
+    folder = render("alertmanager", inventory)
+    config = yaml.safe_load((folder / "alertmanager.yml").read_text())
+    (watchdog,) = [each for each in config["receivers"] if each["name"] == "fleetwatch-watchdog"]
+    receiver, outside = watchdog["webhook_configs"]
+    assert receiver["url"] == "http://192.0.2.10:5001/alerts"
+    file = outside["url_file"].removeprefix("/etc/alertmanager/")
+    credentials = json.loads((folder / "credentials.json").read_text())
+    assert credentials[file] == SECRETS["vault_alertmanager_switch_url"]
+    assert config["route"]["routes"][1]["receiver"] == "fleetwatch-watchdog"
+    shutil.rmtree(inventory.parent / "roles")
+
+    folder = render("alert_receiver", inventory)
+    _, dispatcher = receiver_settings(folder, monkeypatch)
+    assert (dispatcher.watchdog_timeout, dispatcher.watchdog_expected) == (300, True)
+    assert str(dispatcher.runbook_url).endswith("/docs/runbooks")
+    (url,) = dispatcher.heartbeat_urls.values()
+    assert url.get_secret_value() == SECRETS["vault_dead_mans_switch_url"]
+    assert refusals(folder) == []
+    text = (folder / "receiver.yml").read_text()
+    assert not [secret for secret in SECRETS.values() if secret in text]
 
 
 def receiver_settings(

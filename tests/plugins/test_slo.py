@@ -155,6 +155,14 @@ def test_lookup_writes_the_file(tmp_path: Path, run_playbook: RunPlaybook) -> No
             objective: "{{ goal }}"
             errors: rate(errors_total[$window])
             total: rate(requests_total[$window])
+            description: Call them.
+            labels: {team: shop}
+          - name: speed
+            service: shop
+            objective: 90
+            errors: rate(errors_total[$window])
+            total: rate(requests_total[$window])
+            runbook_url: https://wiki/shop
         """
     write(
         tmp_path, {"play.yml": PLAY, "inventory/hosts.yml": INVENTORY, "inventory/group_vars/all.yml": lines}

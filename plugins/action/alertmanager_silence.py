@@ -108,7 +108,7 @@ class ActionModule(ActionBase):  # type: ignore[misc] # ansible-core is not type
         try:
             (files,) = lookup.run([], variables=variables | fleet.hostvars.raw_get(hosts[0]))
             own = fleet.variables(hosts[0]).get("prometheus_extra_rules") or {}
-            return silences.alert_names([*files.values(), *map(yaml.safe_dump, own.values())])
+            return silences.alert_names([*map(yaml.safe_load, files.values()), *own.values()])
         except (AnsibleError, yaml.YAMLError):
             return set()  # a rule that is wrong elsewhere must not stand in the way
 

@@ -8,7 +8,6 @@ import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from ansible.errors import AnsibleError
 from ansible.inventory.manager import InventoryManager, split_host_pattern
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import Fleet, suggest
@@ -117,12 +116,12 @@ def hosts_of(pattern: Any, groups: Mapping[str, Sequence[str]], loader: DataLoad
     return found
 
 
-def alert_names(rules: Iterable[str]) -> set[str]:
-    """Return the alerts in the texts of Prometheus rule files."""
+def alert_names(files: Iterable[Any]) -> set[str]:
+    """Return the alerts in the contents of Prometheus rule files."""
     return {
-        rule["alert"]
-        for text in rules
-        for group in (yaml.safe_load(text) or {}).get("groups") or ()
+        str(rule["alert"])
+        for content in files
+        for group in (content or {}).get("groups") or ()
         for rule in group.get("rules") or ()
         if "alert" in rule
     }

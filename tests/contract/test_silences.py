@@ -325,6 +325,22 @@ def test_bad_input_is_one_line_and_changes_nothing(
     assert silences_of(am) == []
 
 
+def test_alerts_that_only_the_inventory_knows_can_be_silenced(start: Start, tmp_path: Path) -> None:
+    am = start()
+    site = Site(tmp_path / "site", am.port)
+    own = {"name": "own", "rules": [{"alert": "ShopSlow", "expr": "up"}]}
+    promise = {"service": "shop", "name": "availability", "objective": 99.9}
+    queries = {"errors": "rate(errors_total[$window])", "total": "rate(requests_total[$window])"}
+    variables = {"prometheus_extra_rules": {"own": {"groups": [own]}}, "fleetwatch_slos": [promise | queries]}
+    (site.folder / "group_vars").mkdir()
+    (site.folder / "group_vars/prometheus.yml").write_text(yaml.safe_dump(variables))
+    run = site.silence("silence_alert=ShopSlow,ErrorBudgetBurnFast", "silence_comment=x")
+    assert run.code == 0, run.output
+    (silence,) = silences_of(am)
+    assert module.shown(silence)["matchers"] == 'alertname=~"^(ErrorBudgetBurnFast|ShopSlow)$"'
+    assert "did you mean ShopSlow?" in site.silence("silence_alert=ShopSlw", "silence_comment=x").text
+
+
 def test_the_next_host_is_asked_when_the_first_does_not_answer(start: Start, tmp_path: Path) -> None:
     am = start()
     site = Site(tmp_path / "site", free_port(), am.port)
@@ -349,6 +365,7 @@ def test_an_upgrade_is_silent_and_then_heard_again(start: Start, tmp_path: Path)
     (seen,) = map(module.shown, site.seen)
     assert seen["matchers"].endswith('host="web1"'), "the limit counts"
     assert seen["comment"] == "upgrade"
+    assert f"Ended the silence {seen['id']}." in run.text
     assert silences_of(am) == []
 
 

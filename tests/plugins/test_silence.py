@@ -139,7 +139,7 @@ def test_what_must_stay_audible_is_refused() -> None:
 
 
 def test_an_alert_that_does_not_exist_is_refused() -> None:
-    known = silences.alert_names(["groups: [{name: n, rules: [{alert: NodeDown}, {record: r}]}]", ""])
+    known = silences.alert_names([{"groups": [{"rules": [{"alert": "NodeDown"}, {"record": "r"}]}]}, None])
     assert known == {"NodeDown"}
     silences.check_alerts(["NodeDown"], known)
     silences.check_alerts(["Anything"], set())  # when nobody can tell which there are

@@ -64,7 +64,7 @@ def test_configuration_is_not_for_everybody(fleet: Fleet, name: str) -> None:
 def test_secrets_are_in_no_log(fleet: Fleet, name: str) -> None:
     journal = fleet.host(name).check_output("journalctl --no-pager --output=cat")
     secrets = [value for value in strings([SETTINGS, RECEIVER]) if "only-for-" in value]
-    assert len(secrets) == 7
+    assert len(secrets) == 8
     assert not [secret for secret in secrets if secret.rpartition("/")[2] in journal]
 
 

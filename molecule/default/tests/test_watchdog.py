@@ -1,0 +1,68 @@
+"""The dead man's switch: a dead Alertmanager is told of by the receiver, and no longer told of outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from support import READER, Fleet, wait_for
+
+from lab.alert import call
+
+SUBJECT = "No heartbeat from Prometheus"
+SWITCH = "only-for-the-switch-of-the-tests"
+
+
+def heartbeats(fleet: Fleet) -> list[bool]:
+    """Return whether each Watchdog is missing."""
+    answer = call("GET", f"{fleet.urls.receiver}/api/v1/heartbeats", token=READER["password"])
+    return [row["missing"] for row in answer["heartbeats"]]
+
+
+def mails(fleet: Fleet, status: str) -> int:
+    """Return how many mails said so."""
+    return len([mail for mail in fleet.mails(SUBJECT) if status in mail["subject"]])
+
+
+def heard_outside(fleet: Fleet) -> int:
+    """Return the number of the last heartbeat that was posted outside."""
+    numbers = [each["id"] for each in fleet.messages(SWITCH) if each["recipients"] == [SWITCH]]
+    return max(numbers, default=0)
+
+
+@pytest.fixture
+def dead_alertmanager(fleet: Fleet) -> Iterator[None]:
+    """Stop Alertmanager during a test."""
+    host = fleet.host("monitor")
+    wait_for(lambda: heartbeats(fleet) == [False], 90)
+    yield host.check_output("systemctl stop alertmanager")
+    host.check_output("systemctl start alertmanager")
+
+
+def test_heartbeats_come_and_are_no_incident(fleet: Fleet) -> None:
+    wait_for(lambda: heartbeats(fleet) == [False], 90)
+    (age,) = wait_for(lambda: fleet.query("alert_receiver_heartbeat_age_seconds"))
+    assert float(age["value"][1]) < 20
+    url = f"{fleet.urls.receiver}/api/v1/incidents?label=alertname=Watchdog"
+    assert call("GET", url, token=READER["password"])["incidents"] == []
+    before = heard_outside(fleet)
+    wait_for(lambda: heard_outside(fleet) > before, 30)
+
+
+def test_a_dead_alertmanager_is_noticed_and_its_return(fleet: Fleet, request: pytest.FixtureRequest) -> None:
+    fired, resolved = mails(fleet, "[CRITICAL]"), mails(fleet, "[RESOLVED]")
+    request.getfixturevalue("dead_alertmanager")
+    wait_for(lambda: mails(fleet, "[CRITICAL]") == fired + 1, 60)
+    assert heartbeats(fleet) == [True]
+    (incident,) = call(
+        "GET",
+        f"{fleet.urls.receiver}/api/v1/incidents?status=firing&label=alertname=WatchdogMissing",
+        token=READER["password"],
+    )["incidents"]
+    assert incident["severity"] == "critical"
+    before = heard_outside(fleet)
+    fleet.host("monitor").check_output("systemctl start alertmanager")
+    # Prometheus repeats its alerts each minute.
+    wait_for(lambda: mails(fleet, "[RESOLVED]") == resolved + 1, 90)
+    wait_for(lambda: heard_outside(fleet) > before, 30)
+    assert mails(fleet, "[CRITICAL]") == fired + 1

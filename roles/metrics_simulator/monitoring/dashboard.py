@@ -149,8 +149,8 @@ def _simulator() -> Dashboard:
                 minimum=0,
             ),
             timeseries(
-                "Memory",
-                "Memory that the simulator holds.",
+                "Memory of the simulator",
+                "Memory that the process holds.",
                 query(f"sum by (host) (process_resident_memory_bytes{{{JOB}}})"),
                 unit=units.BytesIEC,
                 minimum=0,

@@ -7,14 +7,17 @@ from fleetwatch.dashboards.style import (
     LOADED,
     UP_DOWN,
     Dashboard,
+    DashboardLink,
     Panel,
     above,
     below,
     column,
     dashboard,
+    dashboard_url,
     host_link,
     host_variable,
     job_variable,
+    link,
     process_row,
     query,
     rate,
@@ -46,6 +49,7 @@ def _prometheus() -> Dashboard:
                 query("count(up == 0) or vector(0)", "down"),
                 unit=units.Short,
                 thresholds=above(red=1),
+                links=[link("Fleet", dashboard_url("fleetwatch-fleet"))],
             ),
             stat(
                 "Targets",
@@ -379,6 +383,11 @@ def _burning(alert: str) -> str:
     return f'count(ALERTS{{alertname="{alert}",alertstate="firing",{SLO}}}) or vector(0)'
 
 
+def _alerts(alert: str) -> DashboardLink:
+    """Return the link to the alerts of that name."""
+    return link("Alerts", dashboard_url("fleetwatch-alerts", alertname=alert))
+
+
 def _burn_panel(title: str, long: str, short: str, factor: float, colour: str) -> Panel:
     """Return the panel of one alert: it fires when both windows are above the factor."""
     return timeseries(
@@ -419,22 +428,18 @@ def _slo() -> Dashboard:
             stat(
                 "Burning fast",
                 "Alerts that the budget will be gone within days; somebody is called.",
-                query(
-                    _burning("ErrorBudgetBurnFast"),
-                    "alerts",
-                ),
+                query(_burning("ErrorBudgetBurnFast"), "alerts"),
                 unit=units.Short,
                 thresholds=above(red=1),
+                links=[_alerts("ErrorBudgetBurnFast")],
             ),
             stat(
                 "Burning slowly",
                 "Alerts that the budget will not last for 30 days.",
-                query(
-                    _burning("ErrorBudgetBurnSlow"),
-                    "alerts",
-                ),
+                query(_burning("ErrorBudgetBurnSlow"), "alerts"),
                 unit=units.Short,
                 thresholds=above(orange=1),
+                links=[_alerts("ErrorBudgetBurnSlow")],
             ),
             table(
                 "Error budgets",

@@ -39,6 +39,7 @@ from grafana_foundation_sdk.builders import statetimeline as statetimeline_build
 from grafana_foundation_sdk.builders import table as table_builder
 from grafana_foundation_sdk.builders import text as text_builder
 from grafana_foundation_sdk.builders import timeseries as timeseries_builder
+from grafana_foundation_sdk.builders.dashboard import DashboardLink
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models import common, units
@@ -55,12 +56,14 @@ __all__ = [
     "GREEN",
     "GREY",
     "LOADED",
+    "LOGS_TAG",
     "ORANGE",
     "RED",
     "UP_DOWN",
     "YELLOW",
     "Column",
     "Dashboard",
+    "DashboardLink",
     "Panel",
     "Query",
     "Row",
@@ -251,9 +254,9 @@ UP_DOWN = mapping({0: ("down", RED), 1: ("up", GREEN)})
 LOADED = mapping({0: ("refused", RED), 1: ("loaded", GREEN)})
 
 
-def link(title: str, url: str, *, new_tab: bool = False) -> builder.DashboardLink:
+def link(title: str, url: str, *, new_tab: bool = False) -> DashboardLink:
     """Return a link from a value or series; the URL may use ``${__field.labels.host}`` and the like."""
-    return builder.DashboardLink(title).type(model.DashboardLinkType.LINK).url(url).target_blank(new_tab)
+    return DashboardLink(title).type(model.DashboardLinkType.LINK).url(url).target_blank(new_tab)
 
 
 def page_link(title: str, url: str) -> Builder[model.DashboardLink]:
@@ -581,6 +584,7 @@ def dashboard(  # noqa: PLR0913 - each with a default
     scope: str | None = None,
     restarts: str | None = None,
     reloads: str | None = None,
+    tags: Sequence[str] = (),
     time: str = "now-3h",
     refresh: str = "30s",
 ) -> Dashboard:
@@ -596,6 +600,7 @@ def dashboard(  # noqa: PLR0913 - each with a default
         scope: label matchers of the alerts that are annotated; those of the variables otherwise.
         restarts: label matchers of the programs whose restarts are annotated; as ``scope`` otherwise.
         reloads: metric with the time of the last reload of the configuration, annotated too.
+        tags: besides the one that all have, such as ``LOGS_TAG``.
         time: what it shows at first, until now.
         refresh: how often it asks again.
 
@@ -607,7 +612,7 @@ def dashboard(  # noqa: PLR0913 - each with a default
         builder.Dashboard(title)
         .uid(uid)
         .description(description)
-        .tags([TAG])
+        .tags([TAG, *tags])
         .timezone("browser")
         .readonly()
         .tooltip(model.DashboardCursorSync.CROSSHAIR)

@@ -146,6 +146,8 @@ def series(fleet: Fleet) -> Iterator[Series]:
         text = ",".join(f'{key}="{value}"' for key, value in pairs.items())
         families.setdefault(metric, []).append(Series(f"{metric}{{{text}}} ", values))
 
+    url = {"job": "alert_receiver", "external_url": "http://alerts.example.org:5001"}
+    add("alert_receiver_info", fleet.name(0), _constant(1), **url)
     for number in range(fleet.hosts):
         host = fleet.name(number)
         _overview(add, host, number, fleet)

@@ -26,6 +26,7 @@ from fleetwatch.dashboards.style import (
     host_link,
     link,
     mapping,
+    page_link,
     query,
     ranges,
     row,
@@ -56,6 +57,10 @@ DISKS = 'fstype!~"tmpfs|ramfs|squashfs|iso9660"'
 DRIVES = 'device!~"loop.*|ram.*|zram.*|sr.*|fd.*"'
 ONE = 'host="$host"'
 """The host of the detail: whoever reports its metrics, so that a simulated host can be looked at too."""
+RECEIVER = variable(
+    "receiver", "Receiver", "label_values(alert_receiver_info, external_url)", multi=False, hidden=True
+)
+"""Where the receiver of alerts is reached, as it says itself."""
 
 
 def dashboards() -> list[Dashboard]:
@@ -76,8 +81,11 @@ def _fleet() -> Dashboard:
         row("Hosts", _hosts_table()),
         row("Busiest hosts", *_busiest()),
         row("Over time", *_fleet_over_time()),
-        variables=[variable("host", "Host", 'label_values(up{job="node_exporter"}, host)')],
-        links=[_page("Alerts and incidents", "fleetwatch-alerts", with_host=True)],
+        variables=[variable("host", "Host", 'label_values(up{job="node_exporter"}, host)'), RECEIVER],
+        links=[
+            _page("Alerts", "fleetwatch-alerts", with_host=True),
+            page_link("Incidents", "${receiver}/incidents"),
+        ],
         time="now-3h",
     )
 
@@ -397,10 +405,12 @@ def _host() -> Dashboard:
         row("System", *_system()),
         variables=[
             variable("host", "Host", 'label_values({__name__=~"up|node_load1"}, host)', multi=False),
+            RECEIVER,
         ],
         links=[
             _page("Fleet overview", "fleetwatch-fleet"),
-            _page("Alerts and incidents", "fleetwatch-alerts", with_host=True),
+            _page("Alerts", "fleetwatch-alerts", with_host=True),
+            page_link("Incidents", "${receiver}/incidents?status=all&label=host%3D${host}"),
         ],
     )
 

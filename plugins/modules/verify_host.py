@@ -346,6 +346,7 @@ def alertmanager_rows(
     :raises ApiError: Alertmanager does not answer.
     """
     url, members = plan["url"], plan["members"]
+    readable = {host: (where, tokens[host]) for host, where in plan["receivers"].items() if host in tokens}
     if members > 1:
         yield cluster_row(fetch_json(f"{url}/api/v2/status")["cluster"], members)
     if not plan["receivers"]:
@@ -354,15 +355,14 @@ def alertmanager_rows(
         yield row("alertmanager", "test alert", SKIPPED, "Not sent in check mode.")
     else:
         limit = timeout + PEER_TIMEOUT * (members - 1)
-        readable = {
-            host: (where, tokens[host]) for host, where in plan["receivers"].items() if host in tokens
-        }
         if readable:
             yield from alert_rows(url, readable, plan["verify_id"], limit)
         for host in plan["receivers"].keys() - readable.keys():
             yield row("alertmanager", f"test alert to {host}", FAILED, NO_READER)
     if plan["watchdog"]:
         yield watchdog_row(url)
+        for host, receiver in readable.items():
+            yield heartbeat_row(url, host, receiver)
 
 
 def cluster_row(cluster: Mapping[str, Any], members: int) -> Row:
@@ -454,6 +454,33 @@ def watchdog_row(url: str) -> Row:
             return row("alertmanager", check, FAILED, f"{problem} See the lines about Prometheus.")
         time.sleep(1)
     return row("alertmanager", check, OK, "Watchdog is here")
+
+
+def heartbeat_row(url: str, host: str, receiver: tuple[str, str]) -> Row:
+    """Return the line about the heartbeat that Alertmanager sends to a receiver.
+
+    :param url: of Alertmanager, which gets time if it has just started.
+    :param receiver: its URL and token.
+    """
+    started = timestamp(fetch_json(f"{url}/api/v2/status")["uptime"])
+    while problem := heartbeat_problem(receiver):
+        if time.time() - started > WATCHDOG_DELAY:
+            break
+        time.sleep(1)
+    return verdict("alertmanager", f"heartbeat at {host}", [problem], "it comes")
+
+
+def heartbeat_problem(receiver: tuple[str, str]) -> str:
+    """Return why the heartbeats at a receiver are not well, or an empty string."""
+    url, token = receiver
+    try:
+        found = fetch_json(f"{url}/api/v1/heartbeats", None, token)["heartbeats"]
+    except ApiError as error:
+        return str(error)
+    if not any(each["last_heartbeat"] for each in found):
+        return f"The receiver has never got the Watchdog as a heartbeat. {DEPLOY}"
+    missing = [each["last_heartbeat"] or "never" for each in found if each["missing"]]
+    return f"A Watchdog came last at {missing[0]}; see the runbook of WatchdogMissing." if missing else ""
 
 
 # Alert receiver

@@ -362,6 +362,58 @@ def test_watchdog_must_be_there_soon_after_the_start(age: float, watchdogs: list
         assert verify_host.watchdog_row(url)["state"] == state
 
 
+BEAT = {"labels": {}, "last_heartbeat": "2026-01-02T03:04:05.678Z", "missing": False}
+
+
+@pytest.mark.parametrize(
+    ("age", "answers", "problem"),
+    [
+        (500, [[BEAT]], ""),
+        (500, [[]], "never got the Watchdog"),
+        (500, [[BEAT | {"last_heartbeat": None}]], "never got the Watchdog"),
+        (500, [[BEAT, BEAT | {"missing": True}]], "came last at 2026-01-02T03:04:05.678Z"),
+        (500, [None], "answers 404"),
+        (5, [[], [BEAT | {"missing": True}], [BEAT]], ""),
+    ],
+)
+def test_the_heartbeat_must_reach_each_receiver(age: float, answers: list[Any], problem: str) -> None:
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - age))
+
+    def answer(method: str, path: str, body: bytes) -> Any:
+        if path.startswith("/api/v2/status"):
+            return {"uptime": started}
+        assert path == "/api/v1/heartbeats"
+        found = answers.pop(0) if len(answers) > 1 else answers[0]
+        return None if found is None else {"heartbeats": found}
+
+    with serve(answer) as url:
+        row = verify_host.heartbeat_row(url, "r1", (url, "s3cret"))
+    assert (row["check"], row["state"]) == ("heartbeat at r1", FAILED if problem else OK)
+    assert problem in row["detail"]
+
+
+def test_a_watchdog_is_looked_for_on_its_whole_way() -> None:
+    def answer(method: str, path: str, body: bytes) -> Any:
+        if path.startswith("/api/v2/status"):
+            return {"uptime": "2026-01-02T03:04:05Z"}
+        return [{}] if path.startswith("/api/v2/alerts") else {"heartbeats": [BEAT]}
+
+    with serve(answer) as url:
+        plan = {
+            "url": url,
+            "members": 1,
+            "watchdog": True,
+            "verify_id": "x1",
+            "receivers": {"r1": url, "r2": url},
+        }
+        rows = list(verify_host.alertmanager_rows(plan, 5, {"r1": ""}, send=False))
+    assert [(row["check"], row["state"]) for row in rows] == [
+        ("test alert", "skipped"),
+        ("alerts from Prometheus", OK),
+        ("heartbeat at r1", OK),
+    ]
+
+
 @pytest.mark.parametrize(("peers", "state"), [(2, OK), (1, FAILED)])
 def test_the_cluster_must_be_complete(peers: int, state: str) -> None:
     assert verify_host.cluster_row({"status": "ready", "peers": [{}] * peers}, 2)["state"] == state

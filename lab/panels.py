@@ -204,15 +204,21 @@ def variables(
             if not known:
                 continue  # then it is everything; the answer tells
             if not variable["multi"]:
-                values[name] = known[0]
+                values[name] = known[0].replace("\\", r"\\").replace('"', r"\"")
             elif several or not variable["includeAll"]:
-                values[name] = f"({'|'.join(re.escape(value) for value in known[:2])})"
+                values[name] = any_of(known[:2])
             else:
-                values[name] = variable.get("allValue") or f"({'|'.join(map(re.escape, known))})"
+                values[name] = variable.get("allValue") or any_of(known)
         elif variable["type"] in {"custom", "constant", "textbox", "interval"}:
             chosen = variable.get("current", {}).get("value") or variable["query"].split(",")[0]
             values[name] = chosen[0] if isinstance(chosen, list) else str(chosen)
     return values, answers
+
+
+def any_of(values: Iterable[str]) -> str:
+    """Return the pattern for some values as Grafana writes it into an expression, between quotes."""
+    escaped = (re.sub(r"[$^*{}\[\]'+?.()|]", r"\\\\\g<0>", value.replace("\\", 4 * "\\")) for value in values)
+    return f"({'|'.join(escaped)})"
 
 
 def _values(

@@ -72,6 +72,12 @@ def test_steps_are_those_of_grafana() -> None:
     assert day.built_in(15)["__rate_interval"] == "60s"
 
 
+def test_values_are_escaped_as_grafana_does() -> None:
+    assert panels.any_of(["web-1"]) == "(web-1)"
+    assert panels.any_of(["a.b", "c+"]) == r"(a\\.b|c\\+)"  # in PromQL's quotes, \\ is one backslash
+    assert panels.any_of(["a\\"]) == "(a" + 4 * "\\" + ")"
+
+
 def test_nan_is_no_data() -> None:
     data = {"resultType": "vector", "result": [{"value": [0, "NaN"]}, {"value": [0, "1"]}]}
     assert panels._drawn(data) == 1

@@ -29,11 +29,20 @@ OWN = {"fleetwatch-fleet", "fleetwatch-host"}
 
 
 def _of_nodes(answers: Sequence[Answer], metrics: set[str]) -> list[Answer]:
-    """Return those that read what the fleet has; the others have nothing to do here and would look quick."""
+    """Return those that read what the fleet has; the others have nothing to do here and would look quick.
+
+    A dashboard of a job that is not there has no value for its variables, and would ask for everything.
+    """
+    elsewhere = {
+        answer.dashboard
+        for answer in answers
+        if answer.panel.startswith(panels.VARIABLE) and not answer.series and answer.dashboard not in OWN
+    }
     return [
         answer
         for answer in answers
-        if answer.dashboard in OWN or (answer.series and not panels.unknown(answer.expr, metrics))
+        if answer.dashboard in OWN
+        or (answer.dashboard not in elsewhere and answer.series and not panels.unknown(answer.expr, metrics))
     ]
 
 

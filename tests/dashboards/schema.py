@@ -58,7 +58,7 @@ LINK = keys(
         "tooltip": STRING,
         "type": one_of("link", "dashboards"),
     },
-    {"url": {"type": "string", "pattern": r"^(/d/|\$\{receiver\}/)"}},
+    {"url": {"type": "string", "pattern": r"^(/d/|\$\{receiver(:raw)?\}/)"}},
 )
 DATA_LINK = keys(LINK["properties"])
 """The SDK has the same type for the links of panels as for those of dashboards; here the URL is needed."""

@@ -42,7 +42,7 @@ ACKNOWLEDGED = 'max by (severity) (alert_receiver_acknowledged_incidents{job="al
 JOBS = 'up{job=~"alert_receiver|alert_dispatcher"}'
 SEVERITIES = mapping({"critical": ("critical", RED), "warning": ("warning", ORANGE), "info": ("info", BLUE)})
 CLOSED_OPEN = mapping({0: ("closed", GREEN), 1: ("open", RED)})
-INCIDENTS = "${receiver}/incidents"
+INCIDENTS = "${receiver:raw}/incidents"
 """The receiver's page. The receiver itself says where it is reached."""
 RECEIVER = variable(
     "receiver", "Receiver", "label_values(alert_receiver_info, external_url)", multi=False, hidden=True
@@ -117,7 +117,7 @@ def _alerts() -> Dashboard:
                 query('max(alert_receiver_parked_notifications{job="alert_receiver"})', "parked"),
                 unit=units.Short,
                 thresholds=above(red=1),
-                links=[link("Dead letters", "${receiver}/dead-letters", new_tab=True)],
+                links=[link("Dead letters", "${receiver:raw}/dead-letters", new_tab=True)],
             ),
             stat(
                 "Watchdog",
@@ -305,7 +305,7 @@ def _receiver() -> Dashboard:
                 query(f"max(alert_receiver_parked_notifications{{{CHOSEN}}})", "parked"),
                 unit=units.Short,
                 thresholds=above(red=1),
-                links=[link("Dead letters", "${receiver}/dead-letters", new_tab=True)],
+                links=[link("Dead letters", "${receiver:raw}/dead-letters", new_tab=True)],
             ),
             stat(
                 "Paused channels",

@@ -52,7 +52,7 @@ def choose_everything(inventory: Path) -> int:
         lines = []
         inside = False
         for line in path.read_text().splitlines():
-            starts = re.match(r"# (\w+_\w+|pushgateway):", line)
+            starts = re.match(r"# (\w+_\w+|pushgateway|grafana):", line)
             inside = bool(starts or (inside and line.startswith("#  ")))
             count += bool(starts)
             lines.append(line[2:] if inside else line)

@@ -138,7 +138,7 @@ def check_alerts(names: Iterable[str], known: set[str]) -> None:
             raise SilenceError(f"alerts: {name} is never silenced; its runbook page says why")
         if known and name not in known:
             hint = suggest(name, known) or f"; for one of your own, use the matcher alertname={name}"
-            raise SilenceError(f"alerts: Fleetwatch has no alert {name!r}{hint}")
+            raise SilenceError(f"alerts: this fleet has no alert {name!r}{hint}")
 
 
 def matchers_of(hosts: list[str], alerts: list[str], extra: list[str]) -> list[Matcher]:

@@ -108,9 +108,10 @@ class PrometheusError(RuntimeError):
 class Prometheus:
     """The HTTP API of a Prometheus."""
 
-    def __init__(self, url: str) -> None:
-        """Remember where it answers."""
+    def __init__(self, url: str, timeout: float = HTTP_TIMEOUT) -> None:
+        """Remember where it answers, and how many seconds it has for an answer."""
         self._url = url.rstrip("/")
+        self._timeout = timeout
 
     def get(self, path: str, **parameters: Any) -> Any:
         """Return the data of an answer.
@@ -121,7 +122,7 @@ class Prometheus:
         """
         try:
             with _opener.open(
-                f"{self._url}/api/v1/{path}?{urlencode(parameters, doseq=True)}", timeout=HTTP_TIMEOUT
+                f"{self._url}/api/v1/{path}?{urlencode(parameters, doseq=True)}", timeout=self._timeout
             ) as answer:
                 return json.load(answer)["data"]
         except HTTPError as error:

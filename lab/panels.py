@@ -394,6 +394,7 @@ EMPTY = [
         "no alert came lately",
         When.AT_TIMES,
     ),
+    Empty("fleetwatch-grafana", ".*", "no Grafana runs", without='up{job="grafana"}'),
     Empty("fleetwatch-slo", ".*", "no objective is set", without="slo:objective:ratio"),
 ]
 """Queries that have no data in the lab and in Molecule's fleet; those hosts are containers."""

@@ -396,6 +396,8 @@ EMPTY = [
     ),
     Empty("fleetwatch-grafana", ".*", "no Grafana runs", without='up{job="grafana"}'),
     Empty("fleetwatch-slo", ".*", "no objective is set", without="slo:objective:ratio"),
+    Empty("fleetwatch-grafana", ".*", "no Grafana is there", without="grafana_build_info"),
+    Empty("fleetwatch-grafana", ".*", "nobody asks it anything yet", When.AT_TIMES),
 ]
 """Queries that have no data in the lab and in Molecule's fleet; those hosts are containers."""
 

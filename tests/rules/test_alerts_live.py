@@ -102,9 +102,9 @@ def prometheus(tmp_path: Path) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603 - a program that was found
     url = f"http://127.0.0.1:{port}"
     try:
-        wait_until(lambda: answers(f"{url}/-/ready"), 15, "Prometheus answers")
+        wait_until(lambda: answers(f"{url}/-/ready"), 30, "Prometheus answers")
         # Too many targets are counted only when they are taken over, and only an increase fires.
-        wait_until(lambda: ("TargetDown", "") in _firing(url), 15, "it has scraped itself")
+        wait_until(lambda: ("TargetDown", "") in _firing(url), 30, "it has scraped itself")
         jobs.append(_job("many", port, closed, target_limit=1))
         file.write_text(yaml.safe_dump(config))
         assert call("POST", f"{url}/-/reload").status == 200

@@ -64,7 +64,7 @@ def choose(settings: Settings, console: Console, state: Path = STATE) -> None:
     if given:
         if known and known.get("lab_grafana_release") == given:
             return
-        write_private(path, json.dumps(_from_archive(given, console)) + "\n")
+        write_private(path, json.dumps(from_archive(given, console)) + "\n")
     elif known is None:
         if apt.reachable(REPOSITORY, SUITE):
             write_private(path, json.dumps({"grafana_install_method": "package"}) + "\n")
@@ -72,7 +72,13 @@ def choose(settings: Settings, console: Console, state: Path = STATE) -> None:
             console.say(LEFT_OUT)
 
 
-def _from_archive(given: str, console: Console) -> dict[str, Any]:
+def from_archive(given: str, console: Console) -> dict[str, Any]:
+    """Return the variables that install an archive, fetched first if it is given as a URL.
+
+    Raises:
+        LabError: it is not a release archive of Grafana, or cannot be had.
+
+    """
     archive = _fetched(given, console) if "://" in given else Path(given)
     if not archive.is_file():
         raise LabError(f"GRAFANA_RELEASE is {given!r}: there is no such file")

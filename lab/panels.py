@@ -394,7 +394,6 @@ EMPTY = [
         "no alert came lately",
         When.AT_TIMES,
     ),
-    Empty("fleetwatch-grafana", ".*", "no Grafana runs", without='up{job="grafana"}'),
     Empty("fleetwatch-slo", ".*", "no objective is set", without="slo:objective:ratio"),
     Empty("fleetwatch-grafana", ".*", "no Grafana is there", without="grafana_build_info"),
     Empty("fleetwatch-grafana", ".*", "nobody asks it anything yet", When.AT_TIMES),

@@ -99,6 +99,8 @@ def test_what_the_sdk_leaves_out() -> None:
     panel = _panel(timeseries("Up", "Targets.", UP, query("down"), unit=units.Short))
     assert [target["refId"] for target in panel["targets"]] == ["A", "B"]
     assert panel["options"]["legend"]["showLegend"] is True
+    bars = _panel(bargauge("Up", "Targets.", UP, unit=units.Short, minimum=0))
+    assert bars["options"]["legend"]["showLegend"] is True
     assert _panel(_stat())["options"]["reduceOptions"]["calcs"] == ["lastNotNull"]
     assert "placement" not in json.dumps(_dashboard(row("A", _stat()))["links"])
 

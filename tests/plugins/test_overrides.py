@@ -18,6 +18,15 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.overrides im
 )
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import render_rules
 
+from tests.rules.test_alerts import (
+    COMPONENTS,
+    WITHOUT_HOST,
+    alert_variables,
+    defaults,
+    rules_file,
+    stem,
+)
+
 ROOT = Path(__file__).parents[2]
 TOOLS = ROOT / ".cache" / "tools" / "bin"
 RULES = """\
@@ -245,3 +254,31 @@ def test_which_alerts_there_are_cannot_differ(tmp_path: Path) -> None:
     )
     with pytest.raises(OverrideError, match="must not change which alerts there are"):
         render_with_overrides(path, DEFAULTS, {"db1": {"web_alert_low_threshold": 0}})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_every_alert_about_a_host_can_differ(component: str, promtool: str, tmp_path: Path) -> None:
+    path, variables = rules_file(component), defaults(component)
+    settings: Settings = {}
+    refused = set()
+    for number, name in enumerate(sorted(alert_variables(component))):
+        own = {f"host{number}": {name: 7654 if isinstance(variables[name], (int, float)) else "7654m"}}
+        try:
+            assert render_with_overrides(path, variables, own) != render_rules(path, variables), name
+        except OverrideError:
+            refused.add(name)
+        else:
+            settings |= own
+    without_host = {
+        name for alert in WITHOUT_HOST for name in variables if name.startswith(f"{stem(component, alert)}_")
+    }
+    assert refused == without_host & alert_variables(component)
+    (tmp_path / "rules.yml").write_text(render_with_overrides(path, variables, settings))
+    done = subprocess.run(  # noqa: S603 (our own command)
+        [promtool, "check", "rules", "--lint=none", "--lint-fatal", tmp_path / "rules.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

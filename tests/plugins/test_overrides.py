@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,6 @@ from tests.rules.test_alerts import (
 )
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ROOT / ".cache" / "tools" / "bin"
 RULES = """\
 groups:
   - name: web
@@ -67,14 +64,6 @@ def rules(tmp_path: Path) -> Path:
 def parsed(text: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = yaml.safe_load(text)["groups"][0]["rules"]
     return found
-
-
-@pytest.fixture(scope="module")
-def promtool() -> str:
-    program = shutil.which("promtool", path=f"{os.environ['PATH']}{os.pathsep}{TOOLS}")
-    if program is None:
-        pytest.fail("promtool is missing: run `make tools`", pytrace=False)
-    return program
 
 
 def test_a_host_without_other_values_changes_nothing(rules: Path) -> None:

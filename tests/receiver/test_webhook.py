@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from fleetwatch.receiver.webhook import WebhookError, fingerprint, parse
+from fleetwatch.alerting.labels import fingerprint
+from fleetwatch.receiver.webhook import WebhookError, parse
 from fleetwatch.store import Status
 from tests.common.services import alert
 

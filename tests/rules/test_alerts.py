@@ -6,11 +6,8 @@ are then broken on purpose, and promtool must notice.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import shutil
-import subprocess
 from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
@@ -24,11 +21,11 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import ALERTS as SLO_ALERTS
 
 from fleetwatch.store import heartbeats
+from tests.rules.conftest import RunPromtool
 
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "roles"
 RUNBOOKS = ROOT / "docs" / "runbooks"
-TOOLS = ROOT / ".cache" / "tools" / "bin"
 COMPONENTS = sorted(path.parents[1].name for path in ROLES.glob("*/monitoring/rules.yml"))
 JOBS = ["node_exporter", "prometheus"]  # what the tests of TargetAbsent expect
 ALWAYS_FIRES = "Watchdog"
@@ -89,43 +86,17 @@ def stem(component: str, alert: str) -> str:
     return f"{component}_alert_{snake.removeprefix(component + '_')}"
 
 
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    program = shutil.which("promtool", path=f"{os.environ['PATH']}{os.pathsep}{TOOLS}")
-    if program is None:
-        pytest.fail("promtool is missing: run `make tools`", pytrace=False)
-    return program
-
-
-@pytest.fixture
-def run_promtool(promtool: str, tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    """Run promtool in a folder with the rules and their tests; returns exit code and output."""
-
-    def run(component: str, rules: Any, *arguments: str) -> tuple[int, str]:
-        (tmp_path / "rules.yml").write_text(yaml.safe_dump(rules), encoding="utf-8")
-        shutil.copy(rules_file(component).with_name("rules_test.yml"), tmp_path)
-        done = subprocess.run(  # noqa: S603 - all arguments are ours
-            [promtool, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    return run
-
-
-RunPromtool = Callable[..., tuple[int, str]]
-
-
 @each_component
 def test_rules_pass_the_checker(component: str, run_promtool: RunPromtool) -> None:
     code, output = run_promtool(
-        component, render(component), "check", "rules", "--lint=all", "--lint-fatal", "rules.yml"
+        rules_file(component), render(component), "check", "rules", "--lint=all", "--lint-fatal", "rules.yml"
     )
     assert code == 0, output
 
 
 @each_component
 def test_alerts_fire_when_they_should(component: str, run_promtool: RunPromtool) -> None:
-    code, output = run_promtool(component, render(component), "test", "rules", "rules_test.yml")
+    code, output = run_promtool(rules_file(component), render(component), "test", "rules", "rules_test.yml")
     assert code == 0, output
 
 
@@ -159,7 +130,7 @@ def test_broken_rules_are_noticed(
         changed = [broken(rule) for rule in group["rules"]]
         expected |= {rule["alert"] for rule in changed if rule not in group["rules"]}
         group["rules"] = changed
-    _, output = run_promtool(component, rules, "test", "rules", "rules_test.yml")
+    _, output = run_promtool(rules_file(component), rules, "test", "rules", "rules_test.yml")
     noticed = set(re.findall(r"alertname: (\w+), time:", output))
     assert noticed == expected, output
 

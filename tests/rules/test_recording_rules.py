@@ -6,10 +6,7 @@ must notice each.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,10 @@ import pytest
 import yaml
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import render_rules
 
+from tests.rules.conftest import RunPromtool
+
 ROOT = Path(__file__).parents[2]
 ROLES = ROOT / "roles"
-TOOLS = ROOT / ".cache" / "tools" / "bin"
 COMPONENTS = sorted(path.parents[1].name for path in ROLES.glob("*/monitoring/recording_rules.yml"))
 NODE_SERIES = {
     "instance:node_cpu_utilisation:rate5m",
@@ -51,38 +49,25 @@ def records(component: str) -> set[str]:
     return {rule["record"] for group in render(component)["groups"] for rule in group["rules"]}
 
 
-@pytest.fixture
-def run_promtool(tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    """Run promtool in a folder with the rules and their tests; returns exit code and output."""
-    program = shutil.which("promtool", path=f"{os.environ['PATH']}{os.pathsep}{TOOLS}")
-    if program is None:
-        pytest.fail("promtool is missing: run `make tools`", pytrace=False)
-
-    def run(component: str, rules: Any, *arguments: str) -> tuple[int, str]:
-        (tmp_path / "recording_rules.yml").write_text(yaml.safe_dump(rules), encoding="utf-8")
-        shutil.copy(rules_file(component).with_name("recording_rules_test.yml"), tmp_path)
-        done = subprocess.run(  # noqa: S603 - all arguments are ours
-            [program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    return run
-
-
-RunPromtool = Callable[..., tuple[int, str]]
-
-
 @each_component
 def test_rules_pass_the_checker(component: str, run_promtool: RunPromtool) -> None:
     code, output = run_promtool(
-        component, render(component), "check", "rules", "--lint=all", "--lint-fatal", "recording_rules.yml"
+        rules_file(component),
+        render(component),
+        "check",
+        "rules",
+        "--lint=all",
+        "--lint-fatal",
+        "recording_rules.yml",
     )
     assert code == 0, output
 
 
 @each_component
 def test_series_are_as_they_should_be(component: str, run_promtool: RunPromtool) -> None:
-    code, output = run_promtool(component, render(component), "test", "rules", "recording_rules_test.yml")
+    code, output = run_promtool(
+        rules_file(component), render(component), "test", "rules", "recording_rules_test.yml"
+    )
     assert code == 0, output
 
 
@@ -117,7 +102,7 @@ def test_broken_rules_are_noticed(
         changed = [broken(rule) for rule in group["rules"]]
         expected |= {rule["record"] for rule in changed if rule not in group["rules"]}
         group["rules"] = changed
-    _, output = run_promtool(component, rules, "test", "rules", "recording_rules_test.yml")
+    _, output = run_promtool(rules_file(component), rules, "test", "rules", "recording_rules_test.yml")
     noticed = set(re.findall(r'expr: "([^"]+)", time:', output))
     assert noticed == expected, output
 

@@ -6,9 +6,7 @@ the whole budget of an objective of 99 %.
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 from decimal import Decimal
 from pathlib import Path
@@ -21,7 +19,6 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import A
 from tests.rules.test_alerts import RUNBOOKS as PAGES
 from tests.rules.test_alerts import SECTIONS, silence_variables
 
-TOOLS = Path(__file__).parents[2] / ".cache" / "tools" / "bin"
 RUNBOOKS = "https://runbooks.example.com"
 SHOP = {
     "name": "availability",
@@ -41,14 +38,6 @@ BANK = {
 }
 FAST, SLOW = "ErrorBudgetBurnFast", "ErrorBudgetBurnSlow"
 MINUTE, HOUR, DAY = 1, 60, 1440
-
-
-@pytest.fixture(scope="session")
-def promtool() -> str:
-    program = shutil.which("promtool", path=f"{os.environ['PATH']}{os.pathsep}{TOOLS}")
-    if program is None:
-        pytest.fail("promtool is missing: run `make tools`", pytrace=False)
-    return program
 
 
 def run(promtool: str, folder: Path, *arguments: str) -> str:

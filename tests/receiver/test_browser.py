@@ -17,8 +17,7 @@ import pytest
 from axe_selenium_python import Axe
 from flask import Flask
 from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
-from selenium.webdriver import Chrome, ChromeOptions
-from selenium.webdriver.chrome.service import Service
+from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -27,23 +26,12 @@ from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
 
 from fleetwatch.receiver.app import create_app
 from fleetwatch.store import Store
+from lab.browser import chromium
 from tests.receiver.test_pages import ACT, accept, event, park, settings
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 HOST = "receiver.test"
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    f"--host-resolver-rules=MAP {HOST} 127.0.0.1",
-)
 LONG = "x" * 5000
 WCAG = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21aa"]}
 
@@ -106,17 +94,9 @@ class Page:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    for program in (CHROMIUM, DRIVER):
-        if not program.exists():
-            pytest.fail(f"{program} is missing: run `make prepare`", pytrace=False)
-    options = ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    driver = Chrome(options, Service(str(DRIVER)))
-    yield driver
-    driver.quit()
+    flag = f"--host-resolver-rules=MAP {HOST} 127.0.0.1"
+    with chromium(tmp_path_factory.mktemp("chromium"), flag) as driver:
+        yield driver
 
 
 @pytest.fixture

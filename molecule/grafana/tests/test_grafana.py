@@ -18,6 +18,9 @@ import pytest
 import yaml
 from support import ROOT, Fleet, Run, wait_for
 
+from lab.browser import chromium
+from lab.screenshots import PICTURES, Site, take
+
 FOUND = json.loads((Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "grafana.json").read_text())
 SETTINGS = yaml.safe_load((ROOT / "molecule/grafana/group_vars/all/grafana.yml").read_text())
 PASSWORD = SETTINGS["grafana_admin_password"]
@@ -147,6 +150,14 @@ def test_every_dashboard_loads(fleet: Fleet) -> None:
         assert status == 200, uid
         assert answer["meta"]["provisioned"] is True
         assert answer["dashboard"]["panels"], uid
+
+
+@needs_grafana
+def test_every_dashboard_is_drawn_in_a_browser(fleet: Fleet, tmp_path: Path) -> None:
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    with chromium(tmp_path) as browser:
+        site = Site(fleet.url("monitor", 3000), "admin", PASSWORD)
+        assert take(browser, site, sorted(DASHBOARDS), PICTURES) == []
 
 
 @needs_grafana

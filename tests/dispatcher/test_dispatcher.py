@@ -318,11 +318,13 @@ def test_a_delivery_belongs_to_the_trace_of_its_alert(post: Post) -> None:
     post.accept(alert(), traceparent=f"00-{trace}-b7ad6b7169203331-01")
     with run_collector() as collector:
         tracing.setup("alert_dispatcher", collector.url)
-        with post.dispatcher({"mail": provider}):
-            post.wait(lambda row: row.attempts == 1 and row.last_error)
-            provider.act = lambda: None
-            post.wait_sent()
-        tracing.shutdown()
+        try:
+            with post.dispatcher({"mail": provider}):
+                post.wait(lambda row: row.attempts and row.last_error)
+                provider.act = lambda: None
+                post.wait_sent()
+        finally:
+            tracing.shutdown()
     spans = [span for span in collector.spans if span.name == "deliver"]
     assert {(span.trace, span.parent) for span in spans} == {(trace, "b7ad6b7169203331")}
     assert spans[0].attributes == {"channel": "mail", "attempt": 1, "notifications": 1, "outcome": "retried"}

@@ -161,9 +161,10 @@ def test_a_message_that_is_stuck_keeps_it_from_hearing(
 
 
 def _stuck(since: datetime) -> Incident:
-    """Return an incident with a message that should have gone out, by a channel that is no more."""
+    """Return an incident with a message that should have gone out, and whose next attempt is far off."""
+    due = datetime.now(UTC) + timedelta(hours=1)
     row = Notification(
-        transition="firing", channel="gone", queued_at=since, wanted_at=since, due_at=since, attempts=0
+        transition="firing", channel="mail", queued_at=since, wanted_at=since, due_at=due, attempts=9
     )
     return Incident(
         fingerprint="f1",

@@ -42,7 +42,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_until(check: Callable[[], T], seconds: float = 8.0, what: str = "") -> T:
+def wait_until(check: Callable[[], T], seconds: float = 60.0, what: str = "") -> T:
     deadline = time.monotonic() + seconds
     while not (value := check()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or check}"
@@ -121,7 +121,7 @@ class Service:
 
     def start(self, health: str, before: Callable[[], None] | None = None) -> None:
         self.spawn(before)
-        wait_until(lambda: answers(health) or self._died(), 15, f"{self.module} answers")
+        wait_until(lambda: answers(health) or self._died(), what=f"{self.module} answers")
 
     def spawn(self, before: Callable[[], None] | None = None) -> subprocess.Popen[bytes]:
         """Start it without waiting for it."""

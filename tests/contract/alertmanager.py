@@ -74,7 +74,7 @@ class Alertmanager:
                 stdout=log,
                 stderr=log,
             )
-        wait_until(lambda: answers(f"{self.url}/-/ready"), 15, "Alertmanager answers")
+        wait_until(lambda: answers(f"{self.url}/-/ready"), what="Alertmanager answers")
 
     def kill(self) -> None:
         """Kill it with SIGKILL; what it did not write is lost."""

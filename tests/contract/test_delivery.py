@@ -33,13 +33,13 @@ def settings() -> dict[str, Any]:
     }
 
 
-def _wait_told(provider: Provider, *told: tuple[str, str], seconds: float = 20) -> None:
-    wait_until(lambda: provider.known >= set(told), seconds, f"told: {told}")
+def _wait_told(provider: Provider, *told: tuple[str, str]) -> None:
+    wait_until(lambda: provider.known >= set(told), what=f"told: {told}")
 
 
 def _check(stack: Stack, provider: Provider, *told: tuple[str, str]) -> None:
     """Check that this was told, each once, and nothing else; each alert is one incident."""
-    stack.wait_delivered(10)
+    stack.wait_delivered()
     assert provider.told() == dict.fromkeys(told, 1)
     assert len(stack.incidents()) == len({name for name, _ in told})
 
@@ -72,13 +72,13 @@ def test_a_cluster_of_which_one_dies(start: Start, stack: Stack, provider: Provi
     cluster = [
         start(f"am{number}", peers=ports, cluster_port=port) for number, port in enumerate(ports, start=1)
     ]
-    wait_until(lambda: all(am.members == 2 for am in cluster), 20, "they found each other")
+    wait_until(lambda: all(am.members == 2 for am in cluster), what="they found each other")
     for am in cluster:
         am.fire("A")
     _wait_told(provider, ("A", "firing"))
     cluster[0].kill()
     cluster[1].resolve("A")
-    _wait_told(provider, ("A", "resolved"), seconds=30)
+    _wait_told(provider, ("A", "resolved"))
     _check(stack, provider, ("A", "firing"), ("A", "resolved"))
 
 
@@ -92,12 +92,12 @@ def test_a_redelivery_after_a_time_out_tells_nothing_new(
     try:
         am.fire("A")
         # It waits for 10 seconds, and gives up.
-        wait_until(lambda: am.metric("alertmanager_notifications_failed_total"), 20, "it has timed out")
-        wait_until(lambda: am.metric("alertmanager_notification_requests_total") >= 2, 20)
+        wait_until(lambda: am.metric("alertmanager_notifications_failed_total"), what="it has timed out")
+        wait_until(lambda: am.metric("alertmanager_notification_requests_total") >= 2)
     finally:
         os.killpg(process.pid, signal.SIGCONT)
     _wait_told(provider, ("A", "firing"))
-    wait_until(lambda: stack.metric(DUPLICATES), 20, "it came twice")
+    wait_until(lambda: stack.metric(DUPLICATES), what="it came twice")
     _check(stack, provider, ("A", "firing"))
 
 
@@ -105,7 +105,7 @@ def test_a_receiver_that_is_down_gets_it_later(start: Start, stack: Stack, provi
     assert stack.receiver.terminate() == 0
     am = start()
     am.fire("A")
-    wait_until(lambda: am.metric(FAILED) >= 3, 20, "it tries in vain")
+    wait_until(lambda: am.metric(FAILED) >= 3, what="it tries in vain")
     stack.receiver.start()
     _wait_told(provider, ("A", "firing"))
     _check(stack, provider, ("A", "firing"))
@@ -118,7 +118,7 @@ def test_a_receiver_that_is_killed_in_the_middle(start: Start, stack: Stack, pro
         am.fire(*names[start_at : start_at + 300])  # each is a group, and so a request, of its own
         wait_until(lambda wanted=start_at: stack.count() > wanted)  # type: ignore[misc]
         stack.receiver.kill()
-    _wait_told(provider, *((name, "firing") for name in names), seconds=60)
+    _wait_told(provider, *((name, "firing") for name in names))
     assert am.metric(FAILED) > 0
     _check(stack, provider, *((name, "firing") for name in names))
 
@@ -128,7 +128,7 @@ def test_503_is_tried_again(start: Start, stack: Stack, provider: Provider) -> N
     database = sqlite3.connect(stack.config["database_url"].removeprefix("sqlite:///"), isolation_level=None)
     database.execute("BEGIN IMMEDIATE")  # now nobody else can write
     am.fire("A")
-    wait_until(lambda: am.metric(FAILED), 20, "503")
+    wait_until(lambda: am.metric(FAILED), what="503")
     assert stack.metric("alert_receiver_commit_failures_total") >= 1
     assert stack.incidents() == []
     database.execute("ROLLBACK")
@@ -141,7 +141,7 @@ def test_what_max_alerts_leaves_of_a_group_is_taken(start: Start, stack: Stack, 
     am = start(group_by=["severity"], webhook={"max_alerts": 2})
     am.fire("A", "B", "C", "D", "E")
     wait_until(lambda: len(provider.known) == 2)
-    stack.wait_delivered(10)
+    stack.wait_delivered()
     assert am.metric(FAILED) == 0
     assert len(stack.incidents()) == len(provider.known) == 2
 
@@ -151,7 +151,7 @@ def test_the_name_of_its_receiver_comes_unescaped(start: Start, stack: Stack, pr
     start("am2", receiver="webxhook").fire("B")
     wait_until(lambda: len(stack.incidents()) == 2)
     assert {incident.receiver for incident in stack.incidents()} == {"web.hook", "webxhook"}
-    stack.wait_delivered(10)
+    stack.wait_delivered()
     assert provider.known == {("A", "firing")}
 
 

@@ -103,11 +103,11 @@ def _judge(am: Alertmanager, source: Labels, *, muted: list[Labels], heard: list
     _send(am, *muted, *heard)
     assert not any(_muted(am, **alert) for alert in [*muted, *heard]), "muted without the source"
     _send(am, source)
-    wait_until(lambda: all(_muted(am, **alert) for alert in muted), 15, f"{source} mutes {muted}")
+    wait_until(lambda: all(_muted(am, **alert) for alert in muted), what=f"{source} mutes {muted}")
     _wait_until_seen(am)
     assert [alert for alert in heard if _muted(am, **alert)] == []
     _send(am, source, ended=True)
-    wait_until(lambda: not any(_muted(am, **alert) for alert in muted), 15, "the end of the source un-mutes")
+    wait_until(lambda: not any(_muted(am, **alert) for alert in muted), what="the end of the source un-mutes")
     _send(am, *muted, *heard, ended=True)
 
 
@@ -115,7 +115,7 @@ def _wait_until_seen(am: Alertmanager) -> None:
     """Wait until what was sent so far mutes what it is to mute: a pair that is sent last comes last."""
     canary = {"host": next(_hosts)}
     _send(am, _alert("NodeDown", "critical", **canary), _alert("Canary", **canary))
-    wait_until(lambda: _muted(am, **_alert("Canary", **canary)), 15, "the canary is muted")
+    wait_until(lambda: _muted(am, **_alert("Canary", **canary)), what="the canary is muted")
 
 
 # Host down
@@ -290,12 +290,12 @@ def test_what_is_muted_is_not_told_until_it_is_not_muted(
     down, disk = _alert("NodeDown", "critical", host=host), _alert("LowDiskSpace", host=host)
     elsewhere = _alert("HighLoadAverage", host=f"{host}-other")
     _send(am, down)
-    wait_until(lambda: ("NodeDown", "firing") in provider.known, 20)
+    wait_until(lambda: ("NodeDown", "firing") in provider.known)
     _send(am, disk, elsewhere)
-    wait_until(lambda: ("HighLoadAverage", "firing") in provider.known, 20)
+    wait_until(lambda: ("HighLoadAverage", "firing") in provider.known)
     time.sleep(2)  # two of its intervals
     assert ("LowDiskSpace", "firing") not in provider.known
     _send(am, down, ended=True)
-    wait_until(lambda: provider.known >= {("NodeDown", "resolved"), ("LowDiskSpace", "firing")}, 20)
-    stack.wait_delivered(10)
+    wait_until(lambda: provider.known >= {("NodeDown", "resolved"), ("LowDiskSpace", "firing")})
+    stack.wait_delivered()
     assert set(provider.told().values()) == {1}

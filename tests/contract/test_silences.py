@@ -79,7 +79,7 @@ def silences_of(am: Alertmanager) -> list[dict[str, Any]]:
 def cluster(start: Start) -> list[Alertmanager]:
     ports = [free_port(), free_port()]
     pair = [start(f"am{number}", peers=ports, cluster_port=port) for number, port in enumerate(ports, 1)]
-    wait_until(lambda: all(am.members == 2 for am in pair), 20, "they found each other")
+    wait_until(lambda: all(am.members == 2 for am in pair), what="they found each other")
     return pair
 
 
@@ -146,14 +146,14 @@ def test_what_alertmanager_refuses_comes_in_its_words(start: Start) -> None:
 def test_a_cluster_knows_what_one_of_it_was_told(start: Start) -> None:
     one, two = cluster(start)
     (made,) = ask(one.url, two.url)["touched"]
-    wait_until(lambda: [silence["id"] for silence in silences_of(two)] == [made["id"]], 10)
+    wait_until(lambda: [silence["id"] for silence in silences_of(two)] == [made["id"]])
     ask(two.url, one.url, state="absent")
-    wait_until(lambda: silences_of(one) == [], 10)
+    wait_until(lambda: silences_of(one) == [])
     one.kill()
     again = ask(one.url, two.url)
     assert (again["changed"], len(silences_of(two)), len(again["warnings"])) == (True, 1, 1)
     one.start()
-    wait_until(lambda: len(silences_of(one)) == 1, 20, "who was down hears of it")
+    wait_until(lambda: len(silences_of(one)) == 1, what="who was down hears of it")
 
 
 def test_two_that_are_no_cluster_are_both_told(start: Start) -> None:

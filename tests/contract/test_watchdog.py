@@ -94,7 +94,7 @@ def _beat(am: Alertmanager) -> None:
 
 def _wait_heartbeat(stack: Stack) -> None:
     before = stack.metric("alert_receiver_heartbeats_total")
-    wait_until(lambda: stack.metric("alert_receiver_heartbeats_total") > before, 15, "a heartbeat")
+    wait_until(lambda: stack.metric("alert_receiver_heartbeats_total") > before, what="a heartbeat")
 
 
 def _wait_told(provider: Provider, *told: tuple[str, str]) -> None:
@@ -109,7 +109,7 @@ def test_alertmanager_dies_and_comes_back(
     _beat(am)
     for _ in range(4):  # for longer than the timeout
         _wait_heartbeat(stack)
-    wait_until(lambda: len(outside.messages()) >= 3, 10, "heartbeats outside")
+    wait_until(lambda: len(outside.messages()) >= 3, what="heartbeats outside")
     assert {(each["via"], *each["recipients"]) for each in outside.messages()} == {
         ("webhook", "dead-mans-switch")
     }
@@ -127,7 +127,7 @@ def test_alertmanager_dies_and_comes_back(
     assert (incident.status, incident.severity) == ("firing", "critical")
     _beat(am)
     _wait_told(provider, BACK)
-    stack.wait_delivered(10)
+    stack.wait_delivered()
     assert provider.told() == {MISSING: 1, BACK: 1}
 
 
@@ -184,7 +184,7 @@ def test_receiver_and_dispatcher_killed_neither_lose_nor_double_it(
     am.start()
     _beat(am)
     wait_until(lambda: provider.known >= {BACK}, 60, "told")
-    stack.wait_delivered(10)
+    stack.wait_delivered()
     assert len(stack.incidents()) == 1
     # A kill just after the provider took a message may cost a second copy.
     assert provider.duplicates() <= 1

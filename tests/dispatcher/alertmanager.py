@@ -87,7 +87,7 @@ def run_alertmanager(directory: Path) -> Iterator[Alertmanager]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)  # noqa: S603 - our own program
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/-/ready"), 15, "Alertmanager answers")
+        wait_until(lambda: answers(f"http://127.0.0.1:{port}/-/ready"), what="Alertmanager answers")
         yield Alertmanager(f"http://127.0.0.1:{port}")
     finally:
         process.kill()

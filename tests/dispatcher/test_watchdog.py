@@ -33,7 +33,7 @@ def _wait_incident(post: Post, transition: str) -> Incident:
                 return incident
         return None
 
-    found = wait_until(told, 10, transition)
+    found = wait_until(told, what=transition)
     assert found is not None
     return found
 
@@ -80,7 +80,7 @@ def test_one_that_was_resolved_by_hand_is_expected_again_after_a_restart_only(po
         with pytest.raises(AssertionError):
             wait_until(lambda: len(post.incidents()) > 1, TIMEOUT * 4)
     with post.dispatcher(watchdog_timeout=TIMEOUT, watchdog_expected=True):
-        wait_until(lambda: len(post.incidents()) > 1, 10)
+        wait_until(lambda: len(post.incidents()) > 1)
 
 
 def test_a_store_that_fails_is_counted_and_tried_again(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ class Provider:
         """Kill the client while it waits for its next answer, just before or after its message is taken."""
         done = threading.Event()
         self._crash = (kill, taken, done)
-        assert done.wait(60), "nothing more was sent"
+        assert done.wait(120), "nothing more was sent"
 
     def handle(self, request: BaseHTTPRequestHandler) -> None:
         with self._lock:

@@ -47,14 +47,14 @@ class Supervisor:
 
     def kill(self) -> None:
         """Kill it with SIGKILL, all its processes at once; if it is away just now, once it runs again."""
-        process = wait_until(self._running, 20, "it runs")
+        process = wait_until(self._running, what="it runs")
         assert process is not None
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
     def terminate(self) -> int:
         """Stop it with SIGTERM, and let it be; return the exit code."""
-        process = wait_until(self._running, 20, "it runs")
+        process = wait_until(self._running, what="it runs")
         assert process is not None
         self._ended.set()
         process.terminate()
@@ -91,9 +91,9 @@ class Stack:
 
     def wait_ready(self) -> None:
         for url in (self.url, self.dispatcher_url):
-            wait_until(lambda url=url: answers(f"{url}/readyz"), 30, f"{url} is ready")  # type: ignore[misc]
+            wait_until(lambda url=url: answers(f"{url}/readyz"), what=f"{url} is ready")  # type: ignore[misc]
 
-    def wait_delivered(self, seconds: float) -> None:
+    def wait_delivered(self, seconds: float = 120) -> None:
         """Wait until nothing is queued."""
         store = Store(self.config["database_url"])
         try:
@@ -227,7 +227,7 @@ class Posters:
         for thread in self._threads:
             thread.start()
 
-    def join(self, seconds: float) -> None:
+    def join(self, seconds: float = 120) -> None:
         """Wait until all is accepted."""
         deadline = time.monotonic() + seconds
         for thread in self._threads:

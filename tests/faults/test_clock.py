@@ -58,21 +58,21 @@ def test_a_clock_that_jumps(database: str, tmp_path: Path) -> None:
             state["fate"] = Fate.ERROR
             before = Posters(stack.url, names(10, 5, f"{prefix}before"))
             before.start()
-            before.join(20)
-            wait_until(lambda wanted=jumps: provider.fates[Fate.ERROR] > wanted * 4, 10)  # type: ignore[misc]
+            before.join()
+            wait_until(lambda wanted=jumps: provider.fates[Fate.ERROR] > wanted * 4)  # type: ignore[misc]
             state["fate"] = Fate.OK
             around = Posters(stack.url, names(20, 1, f"{prefix}around"), pause=0.05)
             around.start()
-            wait_until(lambda: around.progress > 0.3, 10)  # noqa: B023 - called at once
+            wait_until(lambda: around.progress > 0.3)  # noqa: B023 - called at once
             if not hours:  # what is in hand is claimed until three hours from now
                 stack.dispatcher.kill()
             new = tmp_path / "new"
             new.write_text(f"+{hours}h")
             new.replace(clock)  # at once: an empty file would be a time as well
             jumps += 1
-            around.join(20)
+            around.join()
             accepted |= before.accepted | around.accepted
-        stack.wait_delivered(60)  # well within what a lease or a retry lasts that waits for the wrong time
+        stack.wait_delivered()  # well within what a lease or a retry lasts that waits for the wrong time
         stack.check(accepted, provider)
     # A jump may cost a duplicate of what is under way: its claim seems to have run out, or its holder died.
     assert provider.duplicates() <= _CONCURRENCY * jumps

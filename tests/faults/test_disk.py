@@ -79,8 +79,8 @@ def test_a_full_disk_is_503_until_there_is_space(
         receiver, dispatcher = stack.receiver.service.process, stack.dispatcher.service.process
 
         ballast.unlink()
-        posters.join(30)
-        stack.wait_delivered(90)
+        posters.join()
+        stack.wait_delivered()
         stack.check(posters.accepted, provider)
         assert set(posters.answered) == {200, 503}
         # By themselves: nobody started them again.

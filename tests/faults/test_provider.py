@@ -29,8 +29,8 @@ def test_a_provider_that_fails_in_every_way(database: str, tmp_path: Path) -> No
         posters = Posters(stack.url, names(_ALERTS, 25))
         began = time.monotonic()
         posters.start()
-        posters.join(30)
-        stack.wait_delivered(120)
+        posters.join()
+        stack.wait_delivered()
         stack.check(posters.accepted, provider)
     unknown = sum(provider.fates[fate] for fate in UNKNOWN)
     print(  # noqa: T201 - figures that people ask for
@@ -53,12 +53,12 @@ def test_a_provider_that_is_away_for_a_while(sqlite_database: str, tmp_path: Pat
     ):
         posters = Posters(stack.url, names(50, 25))
         posters.start()
-        posters.join(10)
+        posters.join()
         time.sleep(5)
         assert provider.taken == []
         # The breaker leaves it alone: 50 messages, each tried every half second, would be 500 requests.
         assert provider.fates[Fate.ERROR] < 30
         state["fate"] = Fate.OK
-        stack.wait_delivered(20)
+        stack.wait_delivered()
         stack.check(posters.accepted, provider)
     assert provider.duplicates() == 0

@@ -26,16 +26,16 @@ def test_a_dispatcher_that_is_stopped_finishes_or_gives_back(database: str, tmp_
     ):
         posters = Posters(stack.url, names(_ALERTS, 8))
         posters.start()
-        posters.join(20)
+        posters.join()
         for stop in range(1, 4):
-            wait_until(lambda wanted=stop * 4: len(provider.taken) >= wanted, 20)  # type: ignore[misc]
+            wait_until(lambda wanted=stop * 4: len(provider.taken) >= wanted)  # type: ignore[misc]
             began = time.monotonic()
             assert stack.dispatcher.terminate() == 0
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 10
             assert len(provider.taken) < _ALERTS
             assert _claimed(database) == 0
             stack.dispatcher.start()
-        stack.wait_delivered(30)
+        stack.wait_delivered()
         stack.check(posters.accepted, provider)
     assert provider.duplicates() == 0
 
@@ -44,11 +44,11 @@ def test_a_receiver_that_is_stopped_answers_what_it_took(database: str, tmp_path
     with run_provider() as provider, run_stack(tmp_path, database, provider) as stack:
         posters = Posters(stack.url, names(400, 5), pause=0.02)
         posters.start()
-        wait_until(lambda: posters.progress > 0.2, 20)
+        wait_until(lambda: posters.progress > 0.2)
         assert stack.receiver.terminate() == 0
         stack.receiver.start()
-        posters.join(30)
-        stack.wait_delivered(60)
+        posters.join()
+        stack.wait_delivered()
         stack.check(posters.accepted, provider)
     assert provider.duplicates() == 0
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar
 
 from flask import Blueprint, Response, jsonify, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import BadRequest
 
 from fleetwatch.alerting.types import Role
+from fleetwatch.common import web
+from fleetwatch.common.web import Query
 from fleetwatch.receiver import auth
 from fleetwatch.receiver.context import receiver
 from fleetwatch.receiver.openapi import Operation, document
@@ -26,7 +28,6 @@ from fleetwatch.receiver.schemas import (
     IncidentList,
     IncidentQuery,
     Note,
-    Query,
     Remark,
     RequeueAll,
     RequeueChannel,
@@ -66,7 +67,7 @@ def _operation(  # noqa: PLR0913 - each is a part of the contract
     def decorate(view: ViewT) -> ViewT:
         @auth.require(role)
         def run(**arguments: Any) -> Response:
-            found = _query(query)
+            found = web.query(query)
             if query is not Query:
                 arguments["query"] = found
             if body is not None:
@@ -193,36 +194,9 @@ def _conflict(error: ConflictError) -> tuple[dict[str, str], int]:
     return {"error": str(error)}, 409
 
 
-def _query(model: type[ModelT]) -> ModelT:
-    found: dict[str, Any] = {}
-    for name, values in request.args.lists():
-        field = model.model_fields.get(name)
-        if field is not None and get_origin(field.annotation) is list:
-            found[name] = values
-        elif len(values) > 1:
-            raise BadRequest(f"the query parameter {name} is given {len(values)} times")
-        else:
-            found[name] = values[0]
-    try:
-        return model.model_validate(found)
-    except ValidationError as error:
-        raise BadRequest(_explain(error)) from None
-
-
 def _body(model: type[ModelT]) -> ModelT:
     request.max_content_length = _MAX_BODY
     try:
         return model.model_validate_json(request.get_data())
     except ValidationError as error:
-        raise BadRequest(_explain(error)) from None
-
-
-def _explain(error: ValidationError) -> str:
-    problems = []
-    for detail in error.errors(include_input=False, include_url=False):
-        where = ".".join(map(str, detail["loc"]))
-        if detail["type"] == "extra_forbidden":
-            problems.append(f'"{where}" is not known here')
-        else:
-            problems.append(f"{where}: {detail['msg']}".removeprefix(": ").replace("Value error, ", ""))
-    return "; ".join(problems[:10])
+        raise BadRequest(web.explain(error)) from None

@@ -29,11 +29,12 @@ from threading import Lock
 from typing import ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, g, request
-from werkzeug.datastructures import Authorization, WWWAuthenticate
+from flask import Flask, current_app, g, request
+from werkzeug.datastructures import Authorization
 from werkzeug.exceptions import Forbidden, Unauthorized, UnsupportedMediaType
 
 from fleetwatch.alerting.types import Role
+from fleetwatch.common import web
 from fleetwatch.receiver.context import receiver
 from fleetwatch.receiver.settings import ReceiverSettings
 
@@ -43,19 +44,6 @@ CSRF_FIELD = "csrf_token"
 CSRF_HOURS = 12
 """For how long a form can be sent after it was shown."""
 
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
-    "img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
-    "X-Content-Type-Options": "nosniff",
-    # Not no-referrer: over plain HTTP a browser then sends "Origin: null" with our own forms as well.
-    "Referrer-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
-_CHALLENGES = (
-    WWWAuthenticate("basic", {"realm": "Fleetwatch", "charset": "UTF-8"}),
-    WWWAuthenticate("bearer", {"realm": "Fleetwatch"}),
-)
 _LOG_PAUSE = 1.0  # seconds between two log events about refused callers
 _HOUR = 3600
 
@@ -145,7 +133,7 @@ def init(app: Flask, settings: ReceiverSettings) -> None:
     """Prepare the application: users, ``csrf_token()`` in templates, security headers in every answer."""
     app.extensions["guard"] = Guard(settings)
     app.jinja_env.globals["csrf_token"] = csrf_token
-    app.after_request(_add_headers)
+    app.after_request(web.add_headers)
 
 
 def require(role: Role) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -204,12 +192,12 @@ def _authorize(role: Role) -> None:
     caller = guard.identify(request.authorization) if given else guard.anonymous
     if caller is None:
         guard.refuse("bad_credentials")
-        raise Unauthorized("wrong user, password or token", www_authenticate=_CHALLENGES)
+        raise Unauthorized("wrong user, password or token", www_authenticate=web.CHALLENGES)
     if role not in caller.roles:
         if not given:
             guard.refuse("no_credentials", logging.INFO)  # as a browser's first request is
             message = f'log in as a user with the role "{role}": basic authentication or a bearer token'
-            raise Unauthorized(message, www_authenticate=_CHALLENGES)
+            raise Unauthorized(message, www_authenticate=web.CHALLENGES)
         guard.refuse("forbidden")
         raise Forbidden(f'user "{caller.name}" has not the role "{role}"')
     g.caller = caller
@@ -237,12 +225,6 @@ def _is_own(origin: str) -> bool:
 
 def _token(caller: Caller, hour: int) -> str:
     return f"{hour}.{hmac.new(caller.csrf_key, str(hour).encode(), hashlib.sha256).hexdigest()}"
-
-
-def _add_headers(response: Response) -> Response:
-    response.headers.update(_HEADERS)
-    response.headers.setdefault("Cache-Control", "no-store")
-    return response
 
 
 def _with_implied(roles: list[Role]) -> frozenset[str]:

@@ -7,14 +7,13 @@ from typing import Any
 
 from flask import Blueprint, request
 
-from fleetwatch.common import tracing
+from fleetwatch.common import tracing, web
 from fleetwatch.receiver import auth, webhook
 from fleetwatch.receiver.context import receiver
 from fleetwatch.receiver.webhook import WebhookError
 
 # Alertmanager gives up after about 10 seconds, and a late answer is worth nothing to it.
 _COMMIT_TIMEOUT = 8.0  # seconds
-_READ_BYTES = 64 * 1024
 
 log = logging.getLogger(__name__)
 ingest = Blueprint("ingest", __name__)
@@ -34,7 +33,10 @@ def accept() -> tuple[dict[str, Any], int]:
     app = receiver()
     with tracing.span("accept alerts", request.headers.get("traceparent")) as span:
         with app.committer.reading():
-            body = _body(app.settings.max_body_bytes)
+            body = web.read_body(limit := app.settings.max_body_bytes)
+            if body is None:
+                message = f"the body is larger than the limit of {limit} bytes"
+                raise WebhookError(413, "too_large", message)
             batch = webhook.parse(body, app.settings.max_alerts, tracing.current_traceparent())
         with app.metrics.commit_seconds.time():
             done = app.committer.commit(batch.events, _COMMIT_TIMEOUT)
@@ -64,18 +66,6 @@ def accept() -> tuple[dict[str, Any], int]:
         log.warning("alert refused", extra={"index": refused.index, "reason": refused.reason})
     refusals = [{"index": refused.index, "reason": refused.reason} for refused in batch.refused]
     return {"accepted": done.fired + done.resolved, **counts, "refused": refusals}, 200
-
-
-def _body(limit: int) -> bytes:
-    """Read the request's body. Flask's own limit would silently cut one that comes in chunks."""
-    body = b""
-    too_large = (request.content_length or 0) > limit
-    while not too_large and (part := request.stream.read(_READ_BYTES)):
-        body += part
-        too_large = len(body) > limit
-    if too_large:
-        raise WebhookError(413, "too_large", f"the body is larger than the limit of {limit} bytes")
-    return body
 
 
 @ingest.app_errorhandler(WebhookError)

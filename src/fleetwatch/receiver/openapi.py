@@ -6,14 +6,13 @@ import inspect
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from http import HTTPStatus
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic.json_schema import GenerateJsonSchema, models_json_schema
+from pydantic.json_schema import models_json_schema
 
 from fleetwatch.alerting.types import Role
+from fleetwatch.common import openapi
 from fleetwatch.receiver.schemas import MAX_ID, AcceptedAlerts, Problem, WebhookMessage
 
 _REASONS = {
@@ -69,22 +68,6 @@ WEBHOOK = Operation(
 )
 
 
-def _health(summary: str, *statuses: int, media_type: str = "application/json") -> dict[str, Any]:
-    """Describe one of the paths that every service has."""
-    content = {media_type: {"schema": {"type": "string" if media_type == "text/plain" else "object"}}}
-    answers = {
-        str(status): {"description": HTTPStatus(status).phrase, "content": content} for status in statuses
-    }
-    return {"get": {"summary": summary, "security": [], "responses": answers}}
-
-
-_HEALTH = {
-    "/healthz": _health("Is it alive?", 200),
-    "/readyz": _health("Can it accept alerts now?", 200, 503),
-    "/metrics": _health("Metrics for Prometheus", 200, media_type="text/plain"),
-}
-
-
 def document(
     operations: Iterable[Operation], anonymous_roles: Collection[str], server: str | None
 ) -> dict[str, Any]:
@@ -100,7 +83,7 @@ def document(
         [(model, "validation") for model in _by_name(inputs)]
         + [(model, "serialization") for model in _by_name(outputs)],
         ref_template="#/components/schemas/{model}",
-        schema_generator=_Schemas,
+        schema_generator=openapi.Schemas,
     )
     schemas = definitions["$defs"]
     refs: dict[Any, Any] = {model: schema for (model, _), schema in found.items()}
@@ -112,14 +95,11 @@ def document(
         del schemas[model.__name__]  # stands in the parameters
     return {
         "openapi": "3.1.0",
-        "info": {
-            "title": "Fleetwatch alert receiver",
-            "version": version("fleetwatch"),
-            "description": "Incidents, what people do with them, and the messages about them.",
-            "license": {"name": "MIT", "identifier": "MIT"},
-        },
+        "info": openapi.info(
+            "Fleetwatch alert receiver", "Incidents, what people do with them, and the messages about them."
+        ),
         "servers": [{"url": server or "/"}],
-        "paths": paths | _HEALTH,
+        "paths": paths | openapi.health("Can it accept alerts now?"),
         "components": {
             "schemas": schemas,
             "securitySchemes": {
@@ -130,12 +110,6 @@ def document(
     }
 
 
-class _Schemas(GenerateJsonSchema):
-    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the signature is pydantic's
-        """Leave out titles that only repeat the field's name."""
-        return False
-
-
 def _operation(
     operation: Operation,
     refs: dict[Any, Any],
@@ -144,9 +118,9 @@ def _operation(
 ) -> dict[str, Any]:
     summary, _, description = inspect.cleandoc(operation.text).partition("\n")
     schema = refs[operation.answer] if operation.answer else {"type": "object"}
-    answers: dict[str, Any] = {"200": {"description": "Done", **_json(schema)}}
+    answers: dict[str, Any] = {"200": {"description": "Done", **openapi.json_content(schema)}}
     for status in operation.all_errors:
-        answers[str(status)] = {"description": _REASONS[status], **_json(refs[Problem])}
+        answers[str(status)] = {"description": _REASONS[status], **openapi.json_content(refs[Problem])}
     result: dict[str, Any] = {
         "operationId": re.sub(r"\W+", "_", f"{operation.method} {operation.path}".lower()).strip("_"),
         "summary": summary.rstrip("."),
@@ -156,10 +130,10 @@ def _operation(
     }
     if operation.role in anonymous_roles:
         result["security"].append({})
-    if parameters := [*_path_parameters(operation.path), *_query_parameters(query)]:
+    if parameters := [*_path_parameters(operation.path), *openapi.query_parameters(query)]:
         result["parameters"] = parameters
     if operation.body:
-        result["requestBody"] = {"required": True, **_json(refs[operation.body])}
+        result["requestBody"] = {"required": True, **openapi.json_content(refs[operation.body])}
     return result
 
 
@@ -167,20 +141,6 @@ def _path_parameters(path: str) -> Iterable[dict[str, Any]]:
     for name in re.findall(r"{(\w+)}", path):
         schema = {"type": "integer", "minimum": 1, "maximum": MAX_ID}
         yield {"name": name, "in": "path", "required": True, "schema": schema}
-
-
-def _query_parameters(schema: dict[str, Any] | None) -> Iterable[dict[str, Any]]:
-    for name, found in (schema or {}).get("properties", {}).items():
-        # A parameter is left out instead of being null.
-        plain = {key: value for key, value in found.items() if key not in ("anyOf", "title", "description")}
-        plain |= next((option for option in found.get("anyOf", ()) if option.get("type") != "null"), {})
-        if plain.get("default", "") is None:
-            del plain["default"]
-        yield {"name": name, "in": "query", "description": found.get("description", ""), "schema": plain}
-
-
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"content": {"application/json": {"schema": schema}}}
 
 
 def _by_name(models: Iterable[type[BaseModel]]) -> list[type[BaseModel]]:

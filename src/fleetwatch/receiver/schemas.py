@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from fleetwatch.alerting.types import Name
+from fleetwatch.common.web import Query
 from fleetwatch.receiver.webhook import Alert
 from fleetwatch.store import Entry, Incident, State, Status, Transition, Watchdog, timeline
 from fleetwatch.store.heartbeats import EXPECTED
@@ -57,12 +58,6 @@ Id = Annotated[int, Field(ge=1, le=MAX_ID), BeforeValidator(_whole)]
 
 
 # Questions
-
-
-class Query(BaseModel):
-    """Base of what may stand after the question mark: what is not known is refused."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
 class ListQuery(Query):

@@ -1,0 +1,138 @@
+"""gunicorn, as the web services run under it in production.
+
+One worker process with threads keeps the memory small. For the same reason the master, which only watches
+the worker, loads nothing of the service: a child that ends at once checks the settings and tells the master
+the few values it needs. So a service's ``__main__`` imports its own modules inside of its functions.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+
+from fleetwatch.common import logs
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+
+@dataclass(frozen=True)
+class Basics:
+    """What the master must know."""
+
+    address: str
+    """Address to listen on."""
+    port: int
+    threads: int
+    """Requests worked on at the same time."""
+    log_level: str
+
+    @property
+    def bind(self) -> str:
+        """Return where to listen, as gunicorn takes it."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Program:
+    """A web service."""
+
+    name: str
+    check: Callable[[Sequence[str]], Basics]
+    """Checks the command line and all it leads to; ends the process with one line when something is wrong."""
+    load: Callable[[Sequence[str]], Flask]
+    """Builds the application, in the worker."""
+    close: Callable[[Flask], None]
+    """Ends it, in the worker."""
+
+    def run(self, argv: Sequence[str] | None = None) -> None:
+        """Serve until SIGTERM. ``argv`` are the arguments, by default those of this process."""
+        argv = list(sys.argv[1:] if argv is None else argv)
+        basics = self._check_in_child(argv)
+        logs.setup(self.name, basics.log_level)
+        _Server(self, argv, basics).run()
+
+    def _check_in_child(self, argv: Sequence[str]) -> Basics:
+        """Run ``check`` in a child; end as it does unless it finds all well."""
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.close(read)
+                os.write(write, json.dumps(asdict(self.check(argv))).encode())
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 1
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        os.close(write)
+        with os.fdopen(read, "rb") as pipe:
+            told = pipe.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code or not told:  # --check and --help end well and tell nothing
+            sys.exit(code)
+        return Basics(**json.loads(told))
+
+
+class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types
+    """Let gunicorn's events take the way of all others; requests are counted, not logged."""
+
+    def setup(self, cfg: Any) -> None:  # noqa: ARG002 - the signature is gunicorn's
+        """Leave the handlers to the root logger."""
+        self.error_log.propagate = True
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        """Log nothing."""
+
+
+class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+    def __init__(self, program: Program, argv: Sequence[str], basics: Basics) -> None:
+        self._program = program
+        self._argv = argv
+        self._basics = basics
+        super().__init__(prog=program.name)
+
+    def load_config(self) -> None:
+        """Configure gunicorn from the settings; nothing is read from its own files or environment."""
+        options = {
+            "bind": self._basics.bind,
+            "workers": 1,
+            "worker_class": "gthread",
+            "threads": self._basics.threads,
+            "graceful_timeout": 15,
+            "keepalive": 65,  # longer than Alertmanager's idle connections between two flushes of a group
+            "logger_class": _Logger,
+            "control_socket_disable": True,  # it would be a file in $HOME
+            "post_worker_init": _worker_started,
+            "worker_exit": self._worker_exits,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:  # older versions do not know control_socket_disable
+                self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Build the application in the worker."""
+        return self._program.load(self._argv)
+
+    def _worker_exits(self, _server: Any, worker: Any) -> None:
+        app = getattr(worker, "wsgi", None)
+        if app is not None:
+            self._program.close(app)
+
+
+def _worker_started(_worker: Any) -> None:
+    """Leave what never goes away out of the garbage collector's rounds."""
+    gc.collect()
+    gc.freeze()

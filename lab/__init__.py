@@ -6,6 +6,7 @@ before the virtual environment exists. Entry points:
 - ``python3 -m lab up|down|status``: the lab itself (``make lab`` and its relatives)
 - ``python3 -m lab.hosts``: hosts for any other purpose, such as a Molecule scenario
 - ``python3 -m lab.prepare``: what the Makefile's other targets need on this machine
+- ``python3 -m lab.vagrant`` and ``lab.box``: the lab on virtual machines, and the box they are made from
 """
 
 import sys
@@ -19,6 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 STATE = ROOT / ".lab"
 """The lab's state and secrets: gone after ``make lab-down``."""
+
+VM_STATE = ROOT / ".vagrant" / "lab"
+"""The same for the lab on virtual machines."""
 
 CACHE = ROOT / ".cache"
 """What can be built or downloaded again: gone after ``make clean``."""

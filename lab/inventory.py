@@ -1,4 +1,7 @@
-"""The lab's inventory: what Ansible learns about the containers, and the containers it asks for."""
+"""The lab's inventory: what Ansible learns about the hosts that this machine runs, and the hosts it asks for.
+
+They are containers, or virtual machines where ``LAB_DRIVER`` is ``vagrant``.
+"""
 
 from __future__ import annotations
 
@@ -11,39 +14,64 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import ROOT, STATE, VENV, grafana, image
+from lab import ROOT, STATE, VENV, VM_STATE, grafana, image
 from lab.components import ENDPOINTS, Endpoint
 from lab.console import LabError, output
 from lab.hosts import Fleet, Spec
-from lab.settings import Settings, read_secrets
+from lab.settings import Machines, Settings, driver, read_secrets
 
 DIRECTORY = ROOT / "inventory" / "lab"
+
+CONTAINER_VARIABLES = {
+    # Every container shows the load of the whole machine, which says nothing about the host.
+    "node_exporter_extra_flags": {"collector.loadavg": False},
+    # Nor is its clock theirs: a value that the kernel never reaches.
+    "node_exporter_alert_node_clock_not_synchronising_threshold": 17,
+}
+"""What the inventory says only where hosts are containers."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def dynamic(settings: Settings, secrets: dict[str, str], state: Path = STATE) -> dict[str, Any]:
-    """Return the part of the inventory that only this machine knows, as an inventory script says it."""
-    addresses = Fleet.addresses(state)
-    connection = {"ansible_user": "root", "ansible_ssh_common_args": f'-F "{state / "ssh_config"}"'}
+    """Return the part of the inventory that only this machine knows, as an inventory script says it.
+
+    Args:
+        settings: the user's choices; ``Machines`` when the hosts are virtual machines.
+        secrets: of the lab, by variable.
+        state: directory of the lab's state.
+
+    """
+    ssh = {"ansible_ssh_common_args": f'-F "{state / "ssh_config"}"'}
+    if isinstance(settings, Machines):
+        # ssh knows them by name, whichever way leads there; they know one another by address.
+        variables: dict[str, Any] = {"ansible_user": "vagrant", **ssh}
+        address = "fleetwatch_address"
+    else:
+        variables = {"ansible_user": "root", **ssh, **CONTAINER_VARIABLES}
+        address = "ansible_host"
     found = grafana.variables(state)
     return {
-        "all": {"vars": {**connection, **secrets}},
+        "all": {"vars": {**variables, **secrets}},
         "grafana": {"hosts": [], "vars": {}} if found is None else {"hosts": [grafana.HOST], "vars": found},
         "node_exporter": {"hosts": [f"node{number}" for number in range(1, settings.nodes + 1)]},
-        "_meta": {"hostvars": {name: {"ansible_host": address} for name, address in addresses.items()}},
+        "_meta": {"hostvars": {name: {address: value} for name, value in Fleet.addresses(state).items()}},
     }
 
 
-def read() -> dict[str, Any]:
+def read(directory: Path = DIRECTORY, **variables: str) -> dict[str, Any]:
     """Return the whole inventory of the lab, as Ansible understands it.
+
+    Args:
+        directory: of the inventory.
+        variables: for the environment of the inventory's scripts.
 
     Raises:
         LabError: Ansible cannot read it; carries its words.
 
     """
-    command: list[str | Path] = [VENV / "bin" / "ansible-inventory", "--inventory", DIRECTORY, "--list"]
-    inventory: dict[str, Any] = json.loads(output(command, cwd=ROOT))
+    command: list[str | Path] = [VENV / "bin" / "ansible-inventory", "--inventory", directory, "--list"]
+    inventory: dict[str, Any] = json.loads(output(command, cwd=ROOT, env=variables))
     return inventory
 
 
@@ -93,7 +121,7 @@ def watched(inventory: dict[str, Any]) -> set[str]:
 
 
 def specs(inventory: dict[str, Any], release: str) -> list[Spec]:
-    """Return the containers that an inventory asks for.
+    """Return the hosts that an inventory asks for.
 
     ``lab_release`` chooses another Debian for one host.
 
@@ -102,7 +130,7 @@ def specs(inventory: dict[str, Any], release: str) -> list[Spec]:
         release: Debian release of hosts that do not choose.
 
     Raises:
-        LabError: a host cannot be a container.
+        LabError: a host cannot be made.
 
     """
     ports = [(entry.host, entry.port) for entry in published(inventory)]
@@ -148,7 +176,10 @@ def _spec(name: str, variables: dict[str, Any], ports: tuple[int, ...], release:
 def main() -> int:
     """Answer as an inventory script."""
     try:
-        answer = dynamic(Settings.load(os.environ), read_secrets())
+        if driver(os.environ) == "vagrant":
+            answer = dynamic(Machines.load(os.environ), read_secrets(VM_STATE), VM_STATE)
+        else:
+            answer = dynamic(Settings.load(os.environ), read_secrets())
     except (LabError, PermissionError) as error:
         print(f"the lab's inventory: {error}", file=sys.stderr)  # noqa: T201 (what Ansible shows)
         return 1

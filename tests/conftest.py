@@ -17,6 +17,8 @@ init_plugin_loader([str(Path(__file__).parents[1] / "collections")])
 
 pytest_plugins = ("tests.databases",)  # a plugin, so that a session has one PostgreSQL server
 
+collect_ignore = ["vagrant"]  # needs virtual machines: make test-vagrant
+
 
 @pytest.fixture(scope="session")
 def promtool() -> str:

@@ -1,0 +1,1 @@
+"""The lab on real virtual machines: what containers cannot show. Run by ``make test-vagrant`` alone."""

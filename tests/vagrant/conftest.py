@@ -17,6 +17,7 @@ from testinfra.host import Host
 
 from lab import ROOT, VM_STATE, settings
 from lab.alert import Tokens, Urls, read_tokens
+from tests.vagrant.support import AlertPath
 
 SSH_CONFIG = VM_STATE / "ssh_config"
 SSH = ["ssh", "-F", str(SSH_CONFIG), "-o", "ControlPath=none"]
@@ -148,3 +149,9 @@ def secrets() -> dict[str, str]:
 def tokens() -> Tokens:
     """Return what the stations ask for."""
     return read_tokens(Path(VM_STATE / "secrets.yml"))
+
+
+@pytest.fixture(scope="session")
+def path(urls: Urls, secrets: dict[str, str]) -> AlertPath:
+    """Return the stations of an alert."""
+    return AlertPath(urls, secrets)

@@ -24,8 +24,8 @@ MEGA = 1e6
 
 class _Sample(NamedTuple):
     at: float
-    cores: list[tuple[float, float]]
-    """Busy and total seconds of each."""
+    cores: list[Any]
+    """psutil's times of each."""
 
 
 class Cpu:
@@ -68,7 +68,7 @@ class Cpu:
         return metrics + self._use(times) + _frequency()
 
     def _use(self, times: list[Any]) -> Metrics:
-        now = _Sample(time.monotonic(), [_busy_and_total(core) for core in times])
+        now = _Sample(time.monotonic(), times)
         if self._samples and len(self._samples[-1].cores) != len(now.cores):  # one was plugged in or out
             self._samples.clear()
         before = next((each for each in reversed(self._samples) if now.at - each.at >= SHORTEST), None)
@@ -78,10 +78,7 @@ class Cpu:
             self._samples.append(now)
         if before is None:
             return []
-        changes = [
-            (max(0.0, busy - old_busy), max(0.0, total - old_total))
-            for (busy, total), (old_busy, old_total) in zip(now.cores, before.cores, strict=True)
-        ]
+        changes = [_busy_and_total(core, old) for core, old in zip(now.cores, before.cores, strict=True)]
         whole = sum(total for _, total in changes)
         if not whole:  # the kernel's clock has not ticked since
             return []
@@ -98,9 +95,11 @@ class Cpu:
         ]
 
 
-def _busy_and_total(core: Any) -> tuple[float, float]:
-    total = sum(getattr(core, mode, 0.0) for mode in MODES)
-    return total - sum(getattr(core, mode, 0.0) for mode in IDLE_MODES), total
+def _busy_and_total(core: Any, before: Any) -> tuple[float, float]:
+    """Return the seconds since; a time that the kernel corrected downwards has not passed."""
+    passed = {mode: max(0.0, getattr(core, mode, 0.0) - getattr(before, mode, 0.0)) for mode in MODES}
+    total = sum(passed.values())
+    return total - sum(passed[mode] for mode in IDLE_MODES), total
 
 
 def _frequency() -> Metrics:

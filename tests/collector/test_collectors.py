@@ -51,11 +51,9 @@ def values(metrics: Iterable[Metric]) -> Values:
     }
 
 
-Times = namedtuple("Times", [*cpu.MODES, "guest", "guest_nice"])
-
-
-def core(busy: float, idle: float, **modes: float) -> Times:
-    return Times(**(dict.fromkeys(Times._fields, 0.0) | {"user": busy, "idle": idle} | modes))
+def core(busy: float, idle: float, **modes: float) -> SimpleNamespace:
+    every = dict.fromkeys([*cpu.MODES, *cpu.GUEST_MODES.values()], 0.0)
+    return SimpleNamespace(**(every | {"user": busy, "idle": idle} | modes))
 
 
 class Clock:
@@ -198,7 +196,7 @@ def test_filesystems_of_the_host(mounts: Callable[[str], None]) -> None:
 
 def test_filters_of_filesystems_and_the_mount_point_of_the_old_gauge(mounts: Callable[[str], None]) -> None:
     mounts(MOUNTS)
-    settings = Settings(
+    filters = settings(
         mount_points_exclude="/run|/", filesystem_types_exclude="proc|nfs.?", disk_usage_mount_point="/mnt"
     )
     found = values(storage.Filesystems(filters)())

@@ -29,6 +29,14 @@ lab-status: ## Show what of the lab runs, and where
 lab-down: ## Remove the lab: hosts, network, images, secrets
 	@$(PYTHON) -m lab down
 
+.PHONY: box
+box: ## Build a Debian box for Vagrant from this machine's package mirror (LAB_RELEASE=bookworm|trixie)
+	@$(PYTHON) -m lab.box
+
+.PHONY: lab-vagrant
+lab-vagrant: ## The lab on virtual machines: vagrant up, after a look at what it needs (LAB_NODES=1 LAB_VM_MEMORY=1024)
+	@$(PYTHON) -m lab.vagrant up
+
 .PHONY: test
 test: prepare lint ## Run every test; Molecule makes hosts of its own
 	pytest --numprocesses=4 -m "not slow" tests # most of them wait
@@ -38,6 +46,10 @@ test: prepare lint ## Run every test; Molecule makes hosts of its own
 .PHONY: test-fast
 test-fast: venv tools lint ## Run everything that needs no host and is quick
 	pytest --numprocesses=4 -m "not slow" tests # most of them wait
+
+.PHONY: test-vagrant
+test-vagrant: venv ## Run site.yml and the tests on two emulated virtual machines (LAB_KEEP=1 keeps them)
+	@$(VENV)/python -m lab.emulation
 
 .PHONY: lint
 lint: venv ## Check style and types

@@ -14,6 +14,7 @@ import os
 import re
 import tarfile
 import tempfile
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,12 +101,13 @@ HOOKS = (
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----\n?", re.DOTALL)
 
 
-class _Steps(Watcher):
+class Steps(Watcher):
     """mmdebstrap's words about where it is."""
 
     _STEP = re.compile(r"I: (running apt|downloading|installing|creating)")
 
     def show(self, line: str) -> str | None:
+        """Return the name of a step."""
         return line[3:] if self._STEP.match(line) else None
 
 
@@ -237,7 +239,7 @@ def _build(made: Recipe, console: Console) -> None:
         # apt, which drops its rights, reads the hook's files through here.
         Path(directory).chmod(0o755)
         overlay = Path(directory) / "overlay.tar"
-        overlay.write_bytes(_overlay(made.files))
+        overlay.write_bytes(pack(made.files, MASKED))
         root = Path(directory) / "root.tar"
         console.run(
             engine.as_root(
@@ -256,15 +258,21 @@ def _build(made: Recipe, console: Console) -> None:
                 TMPDIR=directory,
             ),
             log="image",
-            watcher=_Steps(),
+            watcher=Steps(),
         )
         command = ["import", "--change", 'CMD ["/sbin/init"]', "--change", "STOPSIGNAL SIGRTMIN+3"]
         labels = ["--change", f"LABEL {engine.OWNER}={engine.checkout_id()}"]
         console.run(engine.podman(*command, *labels, root, made.tag), log="image")
 
 
-def _overlay(files: dict[str, str]) -> bytes:
-    """Pack the files and the masks of an image."""
+def pack(files: Mapping[str, str], masked: Iterable[str]) -> bytes:
+    """Return a tar archive with the files and the masks of an image.
+
+    Args:
+        files: content by path, without its first slash.
+        masked: units that are not to start.
+
+    """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path, content in files.items():
@@ -272,7 +280,7 @@ def _overlay(files: dict[str, str]) -> bytes:
             member.mode = 0o644
             member.size = len(content.encode())
             archive.addfile(member, io.BytesIO(content.encode()))
-        for unit in MASKED:
+        for unit in masked:
             member = tarfile.TarInfo(f"etc/systemd/system/{unit}")
             member.type = tarfile.SYMTYPE
             member.linkname = os.devnull

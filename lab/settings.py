@@ -125,7 +125,7 @@ class Machines(Settings):
             )
         emulator = _optional(environment, "LAB_VM_EMULATOR", self.emulator)
         if emulator and not os.access(emulator, os.X_OK):
-            raise LabError(f"LAB_VM_EMULATOR is {emulator!r}: there is no such program")
+            raise LabError(f"LAB_VM_EMULATOR is {emulator!r}: no such program; {NONE} takes it back")
         network = environment.get("LAB_VM_NETWORK") or self.network
         _check_network(network)
         inventory = environment.get("LAB_INVENTORY") or self.inventory

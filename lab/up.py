@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lab import CACHE, ROOT, STATE, VENV, grafana, image, inventory, prepare, tools, venv
@@ -86,7 +87,7 @@ def up(console: Console) -> None:
         specs = inventory.specs(wanted, settings.release)
         changes = _hosts(fleet, specs, console) + _site(console) + _departed(fleet, specs, console)
         with console.phase("The whole path: scrape, rules, Alertmanager, receiver, mailbox"):
-            rows = _wait(wanted, fleet, console)
+            rows = wait(lambda: look(wanted, fleet.hosts()), console, seconds=LIVE_SECONDS)
     show(rows, console)
     said = f"Changes made: {changes}." if changes else "Nothing had to be changed."
     console.say(f"\nThe lab runs. It took {time.monotonic() - console.started:.0f} s. {said}\n{NEXT}")
@@ -127,13 +128,27 @@ def down(console: Console) -> None:
 
 
 def look(wanted: dict[str, Any], hosts: dict[str, Host]) -> list[Row]:
-    """Look at everything that the lab serves.
+    """Look at everything that the lab serves, and at its containers.
 
     Args:
         wanted: the inventory, as ``ansible-inventory --list`` prints it.
         hosts: the hosts that exist.
 
     """
+    stopped = [name for name, host in hosts.items() if not host.running]
+    state = f"stopped: {', '.join(stopped)}" if stopped else f"{len(hosts)} run"
+    return [*services(wanted), Row("hosts", "ssh -F .lab/ssh_config <host>", state, fine=not stopped)]
+
+
+def services(wanted: dict[str, Any], state: Path = STATE) -> list[Row]:
+    """Look at everything that the lab serves.
+
+    Args:
+        wanted: the inventory, as ``ansible-inventory --list`` prints it.
+        state: directory of the lab's state.
+
+    """
+    secrets = state.relative_to(ROOT) / "secrets.yml"
     served = inventory.published(wanted)
     rows = [_row(entry.endpoint.title, entry.url, entry.endpoint.check) for entry in served]
     urls = {entry.endpoint.group: entry.url for entry in reversed(served)}
@@ -144,13 +159,11 @@ def look(wanted: dict[str, Any], hosts: dict[str, Host]) -> list[Row]:
             where = f"{prometheus}/graph?g0.expr=custom_cpu_usage"
             rows.append(_row("simulated metrics", where, lambda _: simulated(prometheus)))
     if receiver := urls.get("alert_receiver"):
-        rows.append(Row("incidents", receiver, "log in as lab; lab_password in .lab/secrets.yml", fine=True))
+        rows.append(Row("incidents", receiver, f"log in as lab; lab_password in {secrets}", fine=True))
     if address := urls.get("grafana"):
-        login = "log in as admin; grafana_admin_password in .lab/secrets.yml"
+        login = f"log in as admin; grafana_admin_password in {secrets}"
         rows.append(Row("dashboards", address, login, fine=True))
-    stopped = [name for name, host in hosts.items() if not host.running]
-    state = f"stopped: {', '.join(stopped)}" if stopped else f"{len(hosts)} run"
-    return [*rows, Row("hosts", "ssh -F .lab/ssh_config <host>", state, fine=not stopped)]
+    return rows
 
 
 def show(rows: list[Row], console: Console) -> None:
@@ -227,20 +240,34 @@ def _site(console: Console) -> int:
     return playbook.changed
 
 
-def _wait(wanted: dict[str, Any], fleet: Fleet, console: Console) -> list[Row]:
-    """Wait until everything is as it should be."""
+def wait(see: Callable[[], list[Row]], console: Console, *, seconds: float, state: Path = STATE) -> list[Row]:
+    """Wait until everything is as it should be.
+
+    Args:
+        see: looks at it.
+        console: where it is said what is waited for.
+        seconds: how long it may take.
+        state: directory of the lab's state.
+
+    Returns:
+        What was seen last.
+
+    Raises:
+        LabError: it took longer.
+
+    """
     began = said = time.monotonic()
     while True:
-        rows = look(wanted, fleet.hosts())
+        rows = see()
         waiting = [f"{row.what}: {row.state}" for row in rows if not row.fine]
         if not waiting:
             return rows
         now = time.monotonic()
-        if now - began > LIVE_SECONDS:
+        if now - began > seconds:
             raise LabError(
-                f"after {LIVE_SECONDS} s the lab is not live:\n"
+                f"after {seconds:.0f} s the lab is not live:\n"
                 + "\n".join(f"    {line}" for line in waiting)
-                + "\nLook into a host: ssh -F .lab/ssh_config <host> journalctl -e"
+                + f"\nLook into a host: ssh -F {state.relative_to(ROOT)}/ssh_config <host> journalctl -e"
             )
         if now - said > HEARTBEAT:
             said = now

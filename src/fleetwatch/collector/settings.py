@@ -42,8 +42,8 @@ _PSEUDO_MOUNT_POINTS = (
     r"/(dev|proc|sys|run)(/.*)?|/var/lib/(docker|containers|kubelet)/.+|/etc/(hosts|hostname|resolv\.conf)"
 )
 _PSEUDO_TYPES = (
-    "autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|efivarfs|erofs|fuse\\.lxcfs|"
-    "fuse\\.portal|fusectl|hugetlbfs|iso9660|mqueue|nsfs|proc|pstore|ramfs|rpc_pipefs|securityfs|selinuxfs|"
+    "autofs|binfmt_misc|bpf|cgroup2?|configfs|debugfs|devpts|devtmpfs|efivarfs|erofs|fuse.lxcfs|"
+    "fuse.portal|fusectl|hugetlbfs|iso9660|mqueue|nsfs|proc|pstore|ramfs|rpc_pipefs|securityfs|selinuxfs|"
     "squashfs|sysfs|tracefs"
 )
 _PARTITIONS_AND_PSEUDO_DISKS = r"(ram|zram|loop|fd|sr)\d+|(h|s|v|xv)d[a-z]+\d+|(nvme\d+n|mmcblk)\d+p\d+"

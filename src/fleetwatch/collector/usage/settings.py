@@ -37,21 +37,30 @@ class Source(Part):
 Sources = Annotated[list[Source], Field(min_length=1)]
 
 
+def _usual(collector: str, exporter: str) -> list[Source]:
+    """Return the sources in the order that answers prefer."""
+    return [
+        Source(name="metrics_collector", expression=collector),
+        Source(name="node_exporter", expression=exporter),
+    ]
+
+
 class Expressions(Part):
     """For each resource its sources; a host is answered from the first that has it."""
 
-    cpu: Sources = [
-        Source(name="metrics_collector", expression='gauge_cpu_usage{type="CPU",$hosts}'),
-        Source(name="node_exporter", expression="100 * instance:node_cpu_utilisation:rate5m{$hosts}"),
-    ]
-    mem: Sources = [
-        Source(name="metrics_collector", expression='gauge_mem_usage{type="Memory",$hosts}'),
-        Source(name="node_exporter", expression="100 * instance:node_memory_utilisation:ratio{$hosts}"),
-    ]
-    disk: Sources = [
-        Source(name="metrics_collector", expression='gauge_disk_usage{type="Disk",$hosts}'),
-        Source(name="node_exporter", expression="100 * instance:node_filesystem_utilisation:max{$hosts}"),
-    ]
+    cpu: Sources = Field(
+        _usual('gauge_cpu_usage{type="CPU",$hosts}', "100 * instance:node_cpu_utilisation:rate5m{$hosts}")
+    )
+    mem: Sources = Field(
+        _usual(
+            'gauge_mem_usage{type="Memory",$hosts}', "100 * instance:node_memory_utilisation:ratio{$hosts}"
+        )
+    )
+    disk: Sources = Field(
+        _usual(
+            'gauge_disk_usage{type="Disk",$hosts}', "100 * instance:node_filesystem_utilisation:max{$hosts}"
+        )
+    )
 
     def of(self, resource: Resource) -> list[Source]:
         """Return the sources of a resource."""
@@ -79,7 +88,9 @@ class UsageSettings(ServiceSettings):
     probe_interval: Seconds = Field(
         15.0, description="Seconds between two looks whether each Prometheus is there"
     )
-    expressions: Expressions = Field(Expressions(), description="Where the numbers come from")
+    expressions: Expressions = Field(
+        default_factory=lambda: Expressions.model_validate({}), description="Where the numbers come from"
+    )
     groups: dict[str, list[str]] = Field(
         default_factory=dict, description="Groups that can be asked for, with their hosts"
     )
@@ -90,9 +101,7 @@ class UsageSettings(ServiceSettings):
     max_range: float = Field(
         400.0, gt=0, le=36500, allow_inf_nan=False, description="Longest time that can be asked for, in days"
     )
-    max_points: int = Field(
-        100_000, ge=1, le=10_000_000, description="Most points of one host in an answer"
-    )
+    max_points: int = Field(100_000, ge=1, le=10_000_000, description="Most points of one host in an answer")
     query_points: int = Field(
         20_000, ge=100, le=10_000_000, description="About how many points are asked of Prometheus at once"
     )

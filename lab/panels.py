@@ -394,6 +394,20 @@ EMPTY = [
         "no alert came lately",
         When.AT_TIMES,
     ),
+    Empty(
+        "fleetwatch-metrics-collector", ".*", "no collector is there", without="metrics_collector_success"
+    ),
+    Empty(
+        "fleetwatch-metrics-collector", "Temperature", "no thermometer", without="host_temperature_celsius"
+    ),
+    Empty("fleetwatch-metrics-collector", "Battery", "no battery", without="host_battery_charge_ratio"),
+    Empty(
+        "fleetwatch-metrics-collector",
+        "Clock",
+        "the virtual machine does not tell",
+        without="host_cpu_frequency_hertz",
+    ),
+    Empty("fleetwatch-metrics-collector", "Failures", "no collector fails", When.AT_TIMES),
     Empty("fleetwatch-slo", ".*", "no objective is set", without="slo:objective:ratio"),
     Empty("fleetwatch-grafana", ".*", "no Grafana is there", without="grafana_build_info"),
     Empty("fleetwatch-grafana", ".*", "nobody asks it anything yet", When.AT_TIMES),

@@ -56,7 +56,8 @@ def test_settings_and_authorities_become_files() -> None:
 
 
 def test_overlay_holds_files_and_masks() -> None:
-    with tarfile.open(fileobj=io.BytesIO(image.pack({"etc/environment": "LANG=C.UTF-8\n"}, image.MASKED))) as overlay:
+    packed = image.pack({"etc/environment": "LANG=C.UTF-8\n"}, image.MASKED)
+    with tarfile.open(fileobj=io.BytesIO(packed)) as overlay:
         content = overlay.extractfile("etc/environment")
         assert content is not None
         assert content.read() == b"LANG=C.UTF-8\n"

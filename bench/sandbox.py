@@ -30,6 +30,7 @@ GROUPS = {
     "alert_receiver": ["receiver"],
     "lab_mailbox": ["receiver"],
     "metrics_simulator": ["simulator"],
+    "metrics_collector": ["monitor"],
     "node_exporter": ["monitor", "receiver", "simulator"],
 }
 PACKAGE_UNITS = {

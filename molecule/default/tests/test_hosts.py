@@ -15,7 +15,7 @@ UNITS = {
     "monitor": ["prometheus", "alertmanager", "pushgateway", "node_exporter"],
     "receiver": ["alert_receiver", "alert_dispatcher", "lab_mailbox", "node_exporter"],
     "simulator": ["metrics_simulator", "node_exporter"],
-    "node1": ["node_exporter"],
+    "node1": ["metrics_collector", "node_exporter"],
 }
 EVERY_UNIT = [(host, unit) for host, units in UNITS.items() for unit in units]
 # systemd-analyze security, in tenths: 0 is best, 100 worst.
@@ -81,6 +81,7 @@ def test_every_target_is_up_and_knows_its_host(fleet: Fleet) -> None:
         ("alert_dispatcher", "receiver"),
         ("lab_mailbox", "receiver"),
         ("metrics_simulator", "simulator"),
+        ("metrics_collector", "node1"),
     }
     assert set(up) == expected
     assert set(up.values()) == {"1"}

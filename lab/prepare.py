@@ -28,6 +28,8 @@ TEST_PACKAGES = (
     "chromium",  # in which the receiver's page is tried
     "chromium-driver",
     "libfaketime",  # which sets the clock of the services in a test
+    "vagrant",  # which reads the Vagrantfile
+    "vagrant-libvirt",  # without whose provider it does not
 )
 
 

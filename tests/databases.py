@@ -157,6 +157,14 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.hookimpl(tryfirst=True)  # before those are left out that are not wanted
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Count what needs PostgreSQL among the slow tests; the quick ones have SQLite alone."""
+    for item in items:
+        if "postgres_server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 _numbers = count()
 
 
@@ -175,7 +183,7 @@ def sqlite_database(tmp_path: Path, sqlite_template: Path) -> str:
     return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'alerts.db')}"
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def database(request: pytest.FixtureRequest) -> str:
     """Return the URL of a fresh database with all tables, on both systems in turn."""
     return str(request.getfixturevalue(f"{request.param}_database"))

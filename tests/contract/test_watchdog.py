@@ -117,7 +117,7 @@ def test_alertmanager_dies_and_comes_back(
     am.kill()
     died = time.monotonic()
     _wait_told(provider, MISSING)
-    assert TIMEOUT - INTERVAL - 1 < time.monotonic() - died < TIMEOUT + 4
+    assert TIMEOUT - INTERVAL - 1 < time.monotonic() - died < TIMEOUT + 10
     heard = len(outside.messages())
     time.sleep(2)  # several reconciliations; this Alertmanager is the only one
     am.start()

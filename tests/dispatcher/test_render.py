@@ -629,6 +629,7 @@ def _preview(*arguments: str) -> int:
     return cli.main(["render", *arguments])
 
 
+@pytest.mark.slow
 def test_a_preview_needs_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for template in TEMPLATES:
         assert _preview("--template", template, "--transition", "escalation") == 0

@@ -65,6 +65,7 @@ def names(built: bundle.Bundle) -> list[str]:
         return archive.getnames()
 
 
+@pytest.mark.slow
 def test_what_is_in_it(tree: Path, wheels: Path, tmp_path: Path) -> None:
     built = bundle.build(tree, TARGET, tmp_path / "cache", wheels)
 
@@ -86,6 +87,7 @@ def test_what_is_in_it(tree: Path, wheels: Path, tmp_path: Path) -> None:
         assert {(m.uid, m.gid, m.mtime, m.mode, m.uname) for m in archive} == {(0, 0, 0, 0o644, "")}
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(tree: Path, wheels: Path, tmp_path: Path) -> None:
     one = bundle.build(tree, TARGET, tmp_path / "one", wheels)
     copy = tmp_path / "copy"
@@ -96,6 +98,7 @@ def test_the_same_inputs_give_the_same_bytes(tree: Path, wheels: Path, tmp_path:
     assert (one.version, one.sha256) == (other.version, other.sha256)
 
 
+@pytest.mark.slow
 def test_unchanged_needs_neither_pip_nor_wheels(
     tree: Path, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +131,7 @@ def test_each_input_counts(tree: Path) -> None:
     assert bundle.Tree.read(tree).version in versions
 
 
+@pytest.mark.slow
 def test_a_damaged_bundle_is_built_again(tree: Path, wheels: Path, tmp_path: Path) -> None:
     first = bundle.build(tree, TARGET, tmp_path / "cache", wheels)
     first.path.write_bytes(first.path.read_bytes()[:-10])
@@ -138,6 +142,7 @@ def test_a_damaged_bundle_is_built_again(tree: Path, wheels: Path, tmp_path: Pat
     assert again.sha256 == first.sha256 == sha256(again.path.read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_a_killed_build_is_no_obstacle(tree: Path, wheels: Path, tmp_path: Path) -> None:
     left = tmp_path / "cache" / "wheels" / ".new"
     left.mkdir(parents=True)
@@ -147,6 +152,7 @@ def test_a_killed_build_is_no_obstacle(tree: Path, wheels: Path, tmp_path: Path)
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_the_cache_does_not_grow_for_ever(tree: Path, wheels: Path, tmp_path: Path) -> None:
     for number in range(bundle.KEPT + 2):
         (tree / "src" / "fleetwatch" / "__init__.py").write_text(f"number = {number}")
@@ -156,6 +162,7 @@ def test_the_cache_does_not_grow_for_ever(tree: Path, wheels: Path, tmp_path: Pa
     assert last.path.is_file()
 
 
+@pytest.mark.slow
 def test_builds_at_the_same_time_are_one(tree: Path, wheels: Path, tmp_path: Path) -> None:
     run = run_playbook(
         tmp_path,
@@ -183,6 +190,7 @@ def test_targets_that_cannot_be(python: str, machine: str, message: str) -> None
         bundle.Target(python, machine)
 
 
+@pytest.mark.slow
 def test_failures_say_what_to_do(
     tree: Path, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -115,6 +115,7 @@ def without_label_matchers(rule: Rule) -> Rule:
     return rule | {"expr": re.sub(r'\{(?!job=~"\.\+")[^}]*\}', "", rule["expr"])}
 
 
+@pytest.mark.slow
 @each_component
 @pytest.mark.parametrize(
     "broken",

@@ -131,6 +131,7 @@ ENDPOINTS = (
     Endpoint("alert dispatcher", "alert_receiver", "alert_dispatcher_port", 5002, _ready("/readyz")),
     Endpoint("metrics simulator", "metrics_simulator", "metrics_simulator_port", 9101, _ready("/readyz")),
     Endpoint("metrics collector", "metrics_collector", "metrics_collector_port", 8080, _ready("/readyz")),
+    Endpoint("usage API", "metrics_api", "metrics_api_port", 5000, _ready("/readyz")),
     Endpoint("mailbox", "lab_mailbox", "lab_mailbox_port", 8025, _ready("/readyz")),
     Endpoint("mailbox, SMTP", "lab_mailbox", "lab_mailbox_smtp_port", 1025, _smtp, scheme="smtp"),
 )

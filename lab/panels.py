@@ -408,6 +408,8 @@ EMPTY = [
         without="host_cpu_frequency_hertz",
     ),
     Empty("fleetwatch-metrics-collector", "Failures", "no collector fails", When.AT_TIMES),
+    Empty("fleetwatch-metrics-api", ".*", "no usage API is there", without="metrics_api_points_total"),
+    Empty("fleetwatch-metrics-api", "Time for an answer", "nobody asks it anything yet", When.AT_TIMES),
     Empty("fleetwatch-slo", ".*", "no objective is set", without="slo:objective:ratio"),
     Empty("fleetwatch-grafana", ".*", "no Grafana is there", without="grafana_build_info"),
     Empty("fleetwatch-grafana", ".*", "nobody asks it anything yet", When.AT_TIMES),

@@ -69,7 +69,7 @@ def test_ansible_reads_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     found = inventory.read()
     names = {spec.name: spec.ports for spec in inventory.specs(found, "trixie")}
     assert names == {
-        "monitor": (9090, 9093, 9091, 8080),
+        "monitor": (9090, 9093, 9091, 8080, 5000),
         "receiver": (5001, 5002, 8025, 1025),
         "simulator": (9101,),
         "node1": (),

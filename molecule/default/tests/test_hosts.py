@@ -12,7 +12,7 @@ from support import ROOT, SETTINGS, Fleet
 
 RECEIVER = yaml.safe_load((ROOT / "molecule/default/host_vars/receiver.yml").read_text())
 UNITS = {
-    "monitor": ["prometheus", "alertmanager", "pushgateway", "node_exporter"],
+    "monitor": ["prometheus", "alertmanager", "pushgateway", "metrics_api", "node_exporter"],
     "receiver": ["alert_receiver", "alert_dispatcher", "lab_mailbox", "node_exporter"],
     "simulator": ["metrics_simulator", "node_exporter"],
     "node1": ["metrics_collector", "node_exporter"],
@@ -82,6 +82,7 @@ def test_every_target_is_up_and_knows_its_host(fleet: Fleet) -> None:
         ("lab_mailbox", "receiver"),
         ("metrics_simulator", "simulator"),
         ("metrics_collector", "node1"),
+        ("metrics_api", "monitor"),
     }
     assert set(up) == expected
     assert set(up.values()) == {"1"}

@@ -16,6 +16,7 @@ from fleetwatch.collector.usage.settings import UsageSettings
 from fleetwatch.common import health, web
 
 _READING = ("/", "/avg_usage", "/metrics_usage", "/openapi.json")
+_HEALTH = ("/healthz", "/readyz", "/metrics")
 _REFUSED, _FAILED = 400, 500
 
 
@@ -58,7 +59,9 @@ def _check_reader() -> None:
 
 
 def _count(response: Response) -> Response:
-    """Count the request once its answer has gone out."""
+    """Count the request once its answer has gone out; those of the monitoring would hide the others."""
+    if request.path in _HEALTH:
+        return response
     path = "page" if request.path == "/" else request.path[1:]
     endpoint = path if path in ENDPOINTS else "other"
     metrics, begun, broken_off = usage().metrics, g.begun, g.broken_off

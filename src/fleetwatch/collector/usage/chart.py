@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 WIDTH, HEIGHT = 960, 320
 """Size of the whole picture, in its own units."""
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
+LEFT, RIGHT, TOP, BOTTOM = 72, 14, 14, 32
 """Room around the lines."""
 
 _TICKS = 8

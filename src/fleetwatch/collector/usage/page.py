@@ -21,7 +21,6 @@ from fleetwatch.collector.usage.params import (
     Question,
     UsageQuery,
     choose_step,
-    iso,
     question,
 )
 from fleetwatch.collector.usage.prometheus import PrometheusError
@@ -104,7 +103,7 @@ def _found(fields: dict[str, str]) -> dict[str, Any]:
         "data": json.dumps([{"name": line.name, "points": line.points} for line in drawn.lines]).replace(
             "<", "\\u003c"
         ),
-        "shown": {"start": iso(asked.start), "end": iso(asked.end)},
+        "times": [datetime.fromtimestamp(at, UTC) for at in (asked.start, asked.end)],
         "links": {
             "Average (JSON)": f"/avg_usage?{urlencode(given)}",
             "Points (JSON)": f"/metrics_usage?{urlencode(given)}",

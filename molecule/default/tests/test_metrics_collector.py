@@ -36,8 +36,7 @@ def test_it_sees_the_processes_and_mounts_of_the_host_and_not_those_of_its_sandb
     host = fleet.host(HOST)
     running = len(host.check_output("ps -e --no-headers").splitlines())
     seen = sum(value for key, value in page.items() if key[0] == "host_processes")
-    assert seen > 10
-    assert seen >= running / 2, "the sandbox hides the processes of others"
+    assert seen >= running / 2 > 2, "the sandbox hides the processes of others"
     points = {key[3] for key in page if key[0] == "host_filesystem_error"}
     mounted = set(host.check_output("findmnt --noheadings --raw --output TARGET").splitlines())
     assert "/" in points

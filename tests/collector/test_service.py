@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +81,46 @@ def test_on_an_interval(collector: MakeService) -> None:
     assert len(first) == 2
     wait_until(lambda: not rounds() & first, what="another round")
     assert "host_cpu" not in call("GET", url(service)).text
+    assert service.terminate() == 0
+
+
+HANGING = """
+import os, threading
+real = os.statvfs
+
+def statvfs(path):
+    if path == "/" and os.path.exists(os.environ["SERVER_IS_AWAY"]):
+        threading.Event().wait()
+    return real(path)
+
+os.statvfs = statvfs
+"""
+"""What a file system does whose server is away; the interpreter imports it at its start."""
+
+
+@pytest.mark.slow
+def test_a_file_system_that_hangs_costs_neither_scrapes_nor_threads_nor_the_stop(
+    collector: MakeService, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HANGING)
+    away = tmp_path / "away"
+    service = collector(collector_timeout=0.5)
+    path = f"{tmp_path}:{service.environment['PYTHONPATH']}"
+    service.variables = {"PYTHONPATH": path, "SERVER_IS_AWAY": str(away)}
+    service.start(url(service, "/readyz"))
+    assert 'gauge_disk_usage{type="Disk"}' in call("GET", url(service)).text
+    away.touch()
+    wait_until(lambda: "gauge_disk_usage{" not in call("GET", url(service)).text, what="it hangs")
+    assert service.process is not None
+    tasks = Path(f"/proc/{service.process.pid}/task")
+    most = 0
+    for _ in range(30):
+        page = call("GET", url(service)).text
+        most = max(most, len(list(tasks.iterdir())))
+        assert re.search(r'host_filesystem_error\{.*mountpoint="/"\} 1', page)
+        assert 'metrics_collector_success{collector="filesystem"} 1' in page
+        assert "host_load1 " in page
+    assert most <= 8, "main, server, a request or two, a round, and the one that hangs"
     assert service.terminate() == 0
 
 

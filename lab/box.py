@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import struct
 import sys
 import tarfile
@@ -52,23 +53,31 @@ PACKAGES = (
     "udev",
 )
 
-# Work at a time of their choosing.
-MASKED = ("apt-daily-upgrade.timer", "apt-daily.timer", "e2scrub_all.timer")
+# Work at a time of their choosing, and work at every boot that is for nothing here.
+MASKED = (
+    "apt-daily-upgrade.timer",
+    "apt-daily.timer",
+    "e2scrub_all.timer",
+    "e2scrub_reap.service",
+    "grub-common.service",
+    "systemd-binfmt.service",
+)
 
 LABEL = "fleetwatch"
 """Of the disk's file system."""
 
 KERNEL = f"root=LABEL={LABEL} rw console=ttyS0 net.ifnames=0 mitigations=off quiet"
 
+HOST_KEY_UNIT = "etc/systemd/system/ssh.service.d/host-key.conf"
+
 FILES = {
-    # Every machine makes its own keys at its first start.
-    "etc/systemd/system/ssh.service.d/host-keys.conf": (
-        "[Service]\nExecStartPre=\nExecStartPre=ssh-keygen -A\nExecStartPre=/usr/sbin/sshd -t\n"
-    ),
-    "etc/ssh/sshd_config.d/lab.conf": "PasswordAuthentication no\nUseDNS no\n",
+    # Every machine makes its own key at its first start; other kinds would take emulation a minute.
+    HOST_KEY_UNIT: image.FILES[HOST_KEY_UNIT],
+    "etc/ssh/sshd_config.d/lab.conf": f"HostKey {image.HOST_KEY}\nPasswordAuthentication no\nUseDNS no\n",
     "etc/sudoers.d/vagrant": "vagrant ALL=(ALL) NOPASSWD: ALL\n",
     "etc/environment": "LANG=C.UTF-8\n",
     "etc/fstab": f"LABEL={LABEL} / ext4 errors=remount-ro 0 1\n",
+    "etc/hostname": "debian\n",
     "etc/machine-id": "",
     # The hypervisor gives the address, and knows the machine by its MAC. eth1 is Vagrant's to configure.
     "etc/systemd/network/20-eth0.network": (
@@ -94,6 +103,7 @@ HOOKS = (
     'chroot "$1" chown -R vagrant:vagrant /home/vagrant',
     'chroot "$1" systemctl --quiet enable ssh systemd-networkd systemd-resolved systemd-timesyncd',
     'ln -sf ../run/systemd/resolve/stub-resolv.conf "$1"/etc/resolv.conf',
+    'rm "$1"/etc/dpkg/dpkg.cfg.d/99mmdebstrap',  # says not to wait for the disk, which was for the building
     'chroot "$1" update-initramfs -u',
     f'mkdir -p "$1"/{GRUB}',
     f'cp "$1"/usr/lib/grub/i386-pc/*.mod "$1"/usr/lib/grub/i386-pc/*.lst "$1"/{GRUB}/',
@@ -253,6 +263,7 @@ def _make_tree(made: Recipe, work: Path, tree: Path, console: Console) -> None:
         "--variant=minbase",
         f"--include={','.join(PACKAGES)}",
         *(f"--aptopt={setting}" for setting in made.base.settings),
+        "--dpkgopt=force-unsafe-io",
         "--skip=cleanup/apt",
         *(f"--customize-hook={hook.format(overlay=overlay, key=key)}" for hook in HOOKS),
         made.base.release,
@@ -357,6 +368,8 @@ def check(release: str) -> list[str]:
 def main() -> int:
     """Run the command line."""
     os.umask(0o022)
+    # Ended from outside, it cleans up as after an interrupt.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     console = Console(CACHE / "log")
     try:
         release = Machines.load(os.environ).release
@@ -366,6 +379,9 @@ def main() -> int:
     except LabError as error:
         console.say(f"\n{error}")
         return 1
+    except KeyboardInterrupt:
+        console.say("\nInterrupted.")
+        return 130
     console.say(f"The box {name(release)} is {'ready' if built else 'there already'}. Next: make lab-vagrant")
     return 0
 

@@ -151,7 +151,7 @@ def plan(settings: Machines) -> dict[str, Any]:
 
 def remember(settings: Machines, planned: Mapping[str, Any]) -> None:
     """Keep the choices, and the address of every machine that exists or is about to."""
-    settings.save()
+    settings.save(VM_STATE)
     known = Fleet.addresses(VM_STATE)
     departed = {name: known[name] for name in planned["departed"] if name in known}
     given = departed | {machine["name"]: machine["address"] for machine in planned["machines"]}
@@ -321,7 +321,8 @@ class Progress(up.Playbook):
 
     def state(self, line: str) -> str | None:
         """Return the name of a task, or Vagrant's own words."""
-        return super().state(line.strip()) or (line[4:].strip() if line.startswith("==> ") else None)
+        words = line[4:].strip() if line.startswith("==> ") and " -- " not in line else None
+        return super().state(line.strip()) or words
 
 
 def bring_up(console: Console) -> None:

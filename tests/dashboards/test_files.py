@@ -20,6 +20,7 @@ UIDS = {
     "fleetwatch-first-system",
     "fleetwatch-fleet",
     "fleetwatch-host",
+    "fleetwatch-metrics-collector",
     "fleetwatch-prometheus",
     "fleetwatch-pushgateway",
     "fleetwatch-simulator",

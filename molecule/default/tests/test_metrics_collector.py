@@ -8,7 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support import Fleet, wait_for
 
-HOST = "node1"
+HOST = "receiver"
 Page = dict[tuple[str, ...], float]
 
 

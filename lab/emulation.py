@@ -77,6 +77,7 @@ class Libvirt:
         """Start nothing yet."""
         self.console = console
         self._pids = WORK / "pids.json"
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def ensure(self) -> None:
         """Let libvirt answer: as the machine runs it, else by daemons of our own.
@@ -95,24 +96,17 @@ class Libvirt:
         self.console.note(f"started until the end of the tests: {', '.join(DAEMONS)}")
         pids: dict[str, int] = {}
         for name in DAEMONS:
+            command = ["unshare", "--mount", "sh", "-c", _UNDER, "sh", str(configuration), name]
             with (WORK / f"{name}.log").open("a", encoding="utf-8") as log:
-                command: list[str | Path] = [
-                    "unshare",
-                    "--mount",
-                    "sh",
-                    "-c",
-                    _UNDER,
-                    "sh",
-                    configuration,
-                    name,
-                ]
-                pids[name] = subprocess.Popen(  # noqa: S603 (fixed programs)
+                daemon = subprocess.Popen(  # noqa: S603 (fixed programs)
                     engine.as_root(command),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     start_new_session=True,
-                ).pid
+                )
+            self._started.append(daemon)
+            pids[name] = daemon.pid
             self._pids.write_text(json.dumps(pids), encoding="utf-8")
         deadline = time.monotonic() + DAEMON_SECONDS
         while problem := vagrant.libvirtd_problem():
@@ -136,8 +130,8 @@ class Libvirt:
                 output(engine.as_root(["kill", str(pids[name])]))
         deadline = time.monotonic() + DAEMON_SECONDS
         while [name for name in pids if _is(pids[name], name)] and time.monotonic() < deadline:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(-1, os.WNOHANG)
+            for daemon in self._started:
+                daemon.poll()  # one that ended is a process until it is asked
             time.sleep(0.2)
         self._pids.unlink()
 

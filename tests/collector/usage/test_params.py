@@ -25,9 +25,9 @@ SETTINGS = settings("http://prometheus:9090")
 APP = Flask(__name__)
 
 
-def ask(target: int = params.POINTS_OF_AVERAGE, **query: Any) -> Question:
+def ask(**query: Any) -> Question:
     with APP.test_request_context(query_string={"resource": "cpu", **query}):
-        return params.question(web.query(PointsQuery), SETTINGS, target, NOW)
+        return params.question(web.query(PointsQuery), SETTINGS, params.POINTS_OF_AVERAGE, NOW)
 
 
 def refused(**query: Any) -> str:
@@ -151,7 +151,7 @@ def test_the_chosen_step_fits(seconds: float, target: int, shortest: int) -> Non
 
 def strings(query: str) -> list[str]:
     """Return the values of all matchers of ``host``, as a parser of PromQL sees them."""
-    found = []
+    found: list[str] = []
 
     def walk(node: Any) -> None:
         if isinstance(node, promql_parser.VectorSelector):

@@ -40,9 +40,6 @@ from fleetwatch.collector.usage.params import (
 from fleetwatch.collector.usage.prometheus import PrometheusError
 from fleetwatch.common import logs, web
 
-STALLED = 60.0
-"""Seconds after which a caller who does not read on is left alone."""
-
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would compute
 
 log = logging.getLogger(__name__)
@@ -209,7 +206,7 @@ def _stream(texts: Iterator[str]) -> Iterator[str]:
     """Send texts as they come. What goes wrong breaks the connection: nobody takes the answer for whole."""
     connection = request.environ.get("gunicorn.socket")
     if connection is not None:
-        connection.settimeout(STALLED)
+        connection.settimeout(usage().settings.stall_timeout)
     broken_off = g.broken_off
 
     def run() -> Iterator[str]:

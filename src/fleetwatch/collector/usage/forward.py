@@ -70,8 +70,9 @@ class Receivers:
                 ) as answer:
                     found = answer.read(_MAX_BYTES)
             except (HTTPError, OSError) as error:
-                late = isinstance(error, SlowError)
-                slow = slow or (late and not isinstance(error, ConnectTimeoutError))
+                # A connection that is refused at once is a ConnectTimeoutError as well.
+                late = isinstance(error, SlowError) and not isinstance(error, ConnectTimeoutError)
+                slow = slow or late
                 reasons.append(f"no answer within {self._timeout:.0f} s" if late else "no connection")
                 log.warning("receiver is away", extra={"url": url, "reason": type(error).__name__})
                 continue

@@ -50,6 +50,14 @@ class TooMuchError(PrometheusError):
 class _AwayError(Exception):
     """The server cannot answer now; another may."""
 
+    slow = False
+
+
+class _HangsError(_AwayError):
+    """There is a connection, but no answer in time."""
+
+    slow = True
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -130,7 +138,7 @@ class Prometheus:
             except _AwayError as error:
                 self._metrics.prometheus_requests.labels(url, "away").inc()
                 self._metrics.prometheus_up.labels(url).set(0)
-                slow = slow or isinstance(error.__cause__, SlowError)
+                slow = slow or error.slow
                 reasons.append(str(error))
                 log.warning("Prometheus is away", extra={"url": url, "reason": str(error)})
             except PrometheusError as error:
@@ -157,10 +165,10 @@ class Prometheus:
                 else self._pool.request("GET", f"{url}?{text}", redirect=False, preload_content=False)
             ) as answer:
                 body = self._read(answer)
-        except ConnectTimeoutError as error:
-            raise _AwayError("no connection within the time") from error
+        except ConnectTimeoutError as error:  # also what is refused at once
+            raise _AwayError("no connection") from error
         except SlowError as error:
-            raise _AwayError(f"no answer within {self._timeout:.0f} s") from error
+            raise _HangsError(f"no answer within {self._timeout:.0f} s") from error
         except (HTTPError, OSError) as error:
             raise _AwayError("no connection") from error
         try:

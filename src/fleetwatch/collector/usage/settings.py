@@ -111,6 +111,10 @@ class UsageSettings(ServiceSettings):
         description="About how many points Prometheus averages at once; below its query.max-samples",
     )
 
+    stall_timeout: Seconds = Field(
+        60.0, description="Seconds after which a caller who does not read the answer is left alone"
+    )
+
     receiver_urls: list[HttpUrl] = Field(
         default_factory=list, description="Alert receivers that POST /alert passes alerts on to"
     )

@@ -57,12 +57,19 @@ class Collector:
     @property
     def first(self) -> int:
         """Process 1 of the namespaces, as this machine counts."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
-        return int(children.read_text(encoding="ascii").split()[0])
+        return _child(self.process.pid)
+
+    @property
+    def threads(self) -> int:
+        return len(list(Path(f"/proc/{_child(self.first)}/task").iterdir()))
 
     def started(self) -> bool:
         assert self.process.poll() is None, self.log.read_text()
         return answers(f"{self.url}/readyz")
+
+
+def _child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()[0])
 
 
 @pytest.fixture
@@ -79,10 +86,11 @@ def test_all_else_is_told_and_the_service_ends_when_it_should(collector: Collect
     wait_until(collector.started)
     for _ in range(20):
         assert collector.error() == "1.0"
+    assert collector.threads <= 8, "main, server, a request or two, a round, and the one that hangs"
     page = collector.page()
     assert 'gauge_disk_usage{type="Disk"}' in page
     assert 'metrics_collector_success{collector="filesystem"} 1.0' in page
-    ask = ["nsenter", f"--target={collector.first}", "--mount", "stat", "--file-system", collector.mount]
+    ask = ["nsenter", f"--target={collector.first}", "--mount", "stat", "--file-system", str(collector.mount)]
     hanging = subprocess.run(["timeout", "0.5", *ask], capture_output=True, check=False)  # noqa: S603, S607
     assert hanging.returncode == 124, "it does not hang at all"
 

@@ -94,7 +94,7 @@ def draw(series: Sequence[tuple[str, Values]], start: float, end: float, step: i
             before = at
         points = [[at, round(value, 2)] for at, value in sorted(values.items())]
         lines.append(Line(name, number, "".join(path), points))
-    scale = [Tick(y(top * part / 4), f"{top * part / 4:g} %") for part in range(5)]
+    scale = [Tick(y(top * part / 5), f"{top * part / 5:g} %") for part in range(6)]
     times = [Tick(x(at), _say(at, end - start)) for at in _times(start, end)]
     return Chart(lines, times, scale, start, end, top)
 

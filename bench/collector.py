@@ -29,7 +29,7 @@ import yaml
 
 from bench import end_properly, say, verdict
 from bench.receiver import SOURCE, UNIT_ENVIRONMENT, _port
-from fleetwatch.collector.settings import COLLECTORS
+from fleetwatch.collector.plan import COLLECTORS
 from lab import CACHE, apt
 from lab.console import Console, output
 

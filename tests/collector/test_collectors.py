@@ -19,15 +19,16 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fleetwatch.collector.collectors import build, cpu, memory, network, sensors, storage, system
+from fleetwatch.collector.plan import COLLECTORS, Plan
 from fleetwatch.collector.rounds import Rounds
-from fleetwatch.collector.settings import COLLECTORS, Settings
+from fleetwatch.collector.settings import Settings
 
 Values = dict[tuple[str, ...], float]
 Fake = Callable[..., None]
 
 
-def settings(**values: object) -> Settings:
-    return Settings.model_validate(values)
+def settings(**values: object) -> Plan:
+    return Settings.model_validate(values).plan()
 
 
 @pytest.fixture

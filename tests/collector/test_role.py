@@ -14,8 +14,9 @@ import yaml
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 
 from fleetwatch.collector.collectors import build
+from fleetwatch.collector.plan import COLLECTORS
 from fleetwatch.collector.rounds import Rounds
-from fleetwatch.collector.settings import COLLECTORS, Settings
+from fleetwatch.collector.settings import Settings
 from fleetwatch.dashboards.lint import metrics
 from fleetwatch.dashboards.queries import queries
 from tests.common.services import wait_until
@@ -49,7 +50,7 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(monkeypatch: pytest.Mon
     battery = SimpleNamespace(percent=50, secsleft=60, power_plugged=True)
     monkeypatch.setattr(psutil, "sensors_battery", lambda: battery)
     registry = CollectorRegistry()
-    rounds = Rounds(build(Settings.model_validate({})), lambda _: 60, 60)
+    rounds = Rounds(build(Settings.model_validate({}).plan()), lambda _: 60, 60)
     rounds.run()
     known = wait_until(lambda: names_with_use(rounds))
     ProcessCollector(registry=registry)

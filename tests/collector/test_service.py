@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from fleetwatch.collector.settings import COLLECTORS, Settings
+from fleetwatch.collector.plan import COLLECTORS, Plan
+from fleetwatch.collector.settings import Settings
 from fleetwatch.common.settings import SettingsError, read
 from tests.common.services import Service, call, free_port, wait_until
 
 
-def settings_of(**values: object) -> Settings:
-    return Settings.model_validate(values)
+def settings_of(**values: object) -> Plan:
+    return Settings.model_validate(values).plan()
 
 
 MakeService = Callable[..., Service]

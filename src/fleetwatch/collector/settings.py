@@ -10,20 +10,7 @@ from pydantic_settings import SettingsConfigDict
 
 from fleetwatch.common.settings import Port, Seconds, ServiceSettings, StringList
 
-COLLECTORS = (
-    "cpu",
-    "memory",
-    "swap",
-    "filesystem",
-    "disk",
-    "network",
-    "load",
-    "processes",
-    "system",
-    "temperature",
-    "battery",
-)
-"""Names of all collectors, in the order in which they run."""
+from .plan import COLLECTORS, Plan
 
 
 def _compile(pattern: str) -> str:
@@ -102,7 +89,8 @@ class Settings(ServiceSettings):
 
     @model_validator(mode="after")
     def _a_round_is_long_enough(self) -> Settings:
-        longest = max(self.timeout(name) for name in self.collectors)
+        plan = self.plan()
+        longest = max(plan.timeout(name) for name in plan.collectors)
         if longest > self.round_timeout:
             raise ValueError(
                 f'setting "round_timeout": {self.round_timeout:g} is less than the {longest:g} that a single '
@@ -110,9 +98,9 @@ class Settings(ServiceSettings):
             )
         return self
 
-    def timeout(self, name: str) -> float:
-        """Return the seconds that a collector may take."""
-        return self.collector_timeouts.get(name, self.collector_timeout)
+    def plan(self) -> Plan:
+        """Return the settings as plain values."""
+        return Plan(**self.model_dump())
 
 
 def _known(name: str) -> None:

@@ -8,8 +8,6 @@ the few values it needs. So a service's ``__main__`` imports its own modules ins
 from __future__ import annotations
 
 import gc
-import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +17,7 @@ from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
 from fleetwatch.common import logs
+from fleetwatch.common.child import in_child
 
 if TYPE_CHECKING:
     from flask import Flask
@@ -57,33 +56,9 @@ class Program:
     def run(self, argv: Sequence[str] | None = None) -> None:
         """Serve until SIGTERM. ``argv`` are the arguments, by default those of this process."""
         argv = list(sys.argv[1:] if argv is None else argv)
-        basics = self._check_in_child(argv)
+        basics = Basics(**in_child(lambda: asdict(self.check(argv))))
         logs.setup(self.name, basics.log_level)
         _Server(self, argv, basics).run()
-
-    def _check_in_child(self, argv: Sequence[str]) -> Basics:
-        """Run ``check`` in a child; end as it does unless it finds all well."""
-        read, write = os.pipe()
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                os.close(read)
-                os.write(write, json.dumps(asdict(self.check(argv))).encode())
-                code = 0
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
-        os.close(write)
-        with os.fdopen(read, "rb") as pipe:
-            told = pipe.read()
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        if code or not told:  # --check and --help end well and tell nothing
-            sys.exit(code)
-        return Basics(**json.loads(told))
 
 
 class _Logger(Logger):  # type: ignore[misc]  # gunicorn has no types

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fleetwatch.collector.settings import Settings
+from fleetwatch.collector.plan import Plan
 
 from . import cpu, memory, network, sensors, storage, system
 from .families import Metrics
@@ -17,19 +17,19 @@ from .families import Metrics
 Collect = Callable[[], Metrics]
 
 
-def build(settings: Settings) -> dict[str, Collect]:
-    """Return the collectors that the settings want, by name, in the order in which they run."""
+def build(plan: Plan) -> dict[str, Collect]:
+    """Return the collectors that are wanted, by name, in the order in which they run."""
     every: dict[str, Callable[[], Collect]] = {
         "cpu": cpu.Cpu,
         "memory": lambda: memory.memory,
         "swap": lambda: memory.swap,
-        "filesystem": lambda: storage.Filesystems(settings),
-        "disk": lambda: storage.Disks(settings.disk_devices_exclude),
-        "network": lambda: network.Interfaces(settings.network_devices_exclude),
+        "filesystem": lambda: storage.Filesystems(plan),
+        "disk": lambda: storage.Disks(plan.disk_devices_exclude),
+        "network": lambda: network.Interfaces(plan.network_devices_exclude),
         "load": lambda: system.load,
         "processes": lambda: system.processes,
         "system": lambda: system.system,
         "temperature": lambda: sensors.temperatures,
         "battery": lambda: sensors.battery,
     }
-    return {name: every[name]() for name in settings.collectors}
+    return {name: every[name]() for name in plan.collectors}

@@ -13,7 +13,7 @@ import psutil
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from fleetwatch.collector.guard import Guard
-from fleetwatch.collector.settings import Settings
+from fleetwatch.collector.plan import Plan
 
 from .families import Metrics, gauges, label, old_gauge, table
 
@@ -44,12 +44,12 @@ class Mount(NamedTuple):
 class Filesystems:
     """Asks each file system in turn, and leaves those alone that did not answer before."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Take the filters and the time from the settings."""
-        self._points = re.compile(settings.mount_points_exclude)
-        self._kinds = re.compile(settings.filesystem_types_exclude)
-        self._main = settings.disk_usage_mount_point
-        self._timeout = settings.timeout("filesystem")
+    def __init__(self, plan: Plan) -> None:
+        """Take the filters and the time."""
+        self._points = re.compile(plan.mount_points_exclude)
+        self._kinds = re.compile(plan.filesystem_types_exclude)
+        self._main = plan.disk_usage_mount_point
+        self._timeout = plan.timeout("filesystem")
         self._guard = Guard()
 
     def __call__(self) -> Metrics:

@@ -138,16 +138,24 @@ class AlertPath:
         ]
         assert found["status"] == "resolved"
 
-    def fire(self, name: str, *, lasts: float = 1800, dump: str = "") -> None:
-        """Give Alertmanager an alert, or another end of it.
+    @contextmanager
+    def firing(self, name: str, dump: str = "") -> Iterator[None]:
+        """Give Alertmanager an alert, which ends with the block.
 
-        lasts: seconds; 0 ends it now.
         dump: a further annotation, of any size.
         """
-        ends = datetime.now(UTC) + timedelta(seconds=lasts)
+        starts = datetime.now(UTC)
+        self._tell(name, starts, starts + timedelta(hours=1), dump)
+        try:
+            yield
+        finally:
+            self._tell(name, starts, datetime.now(UTC), dump)
+
+    def _tell(self, name: str, starts: datetime, ends: datetime, dump: str) -> None:
         alert = {
             "labels": {"alertname": name, "severity": "critical"},
             "annotations": {"summary": name, **({"dump": dump} if dump else {})},
+            "startsAt": starts.isoformat(),
             "endsAt": ends.isoformat(),
         }
         call("POST", f"{self.urls.alertmanager}/api/v2/alerts", [alert])

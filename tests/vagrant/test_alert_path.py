@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 from lab.alert import ApiError, Plan, call, follow
 from tests.vagrant.conftest import Vm
@@ -47,21 +48,18 @@ def test_an_alert_that_fires_while_the_receiver_reboots_arrives_once(
     name = new_name()
     wait_for(path.all_up, PATIENCE)
     tries = path.value(FAILED_TRIES)
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         reboot = pool.submit(machine.reboot)
-        wait_for(lambda: is_away(path), PATIENCE)
         try:
-            path.fire(name)
+            wait_for(lambda: is_away(path), PATIENCE)
+            stack.enter_context(path.firing(name))
             # It does try, and it fails.
             wait_for(lambda: path.value(FAILED_TRIES) > tries, PATIENCE)
         finally:
             reboot.result()
-    try:
         wait_for(lambda: path.mails(name), PATIENCE)
         (incident,) = path.incidents(name)
         assert incident["status"] == "firing"
-    finally:
-        path.fire(name, lasts=0)
     # What comes after it has come: there is no second one on its way.
     wait_for(lambda: path.ends(name), PATIENCE)
     assert (len(path.mails(name)), len(path.ends(name)), len(path.incidents(name))) == (1, 1, 1)

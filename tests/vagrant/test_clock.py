@@ -36,15 +36,12 @@ def test_a_wrong_clock_is_told_of_and_holds_nothing_back(clock: Clock, path: Ale
     name = new_name()
     clock.set(offset)
     incidents = [path.wait_fired(alert, "receiver", before[alert]) for alert in ALERTS]
-    path.fire(name)
-    try:
+    with path.firing(name):
         wait_for(lambda: path.mails(name), PATIENCE)
         clock.set(0)
         clock.vouch()
         for incident in incidents:
             path.wait_resolved(incident)
-    finally:
-        path.fire(name, lasts=0)
     wait_for(lambda: path.ends(name), PATIENCE)
     assert (len(path.mails(name)), len(path.ends(name)), len(path.incidents(name))) == (1, 1, 1)
     assert path.newest("WatchdogMissing") == heartbeats_missed, "a clock that jumps is no missing heartbeat"

@@ -103,8 +103,7 @@ def test_a_full_disk_is_503_and_nothing_by_halves(receiver: Host, disk: Disk, pa
     assert receiver.check_output("curl --silent --fail http://127.0.0.1:5001/healthz")
 
     tries = path.value(FAILED_TRIES)
-    try:
-        path.fire(name, dump=2 * DUMP)  # larger than what did not fit
+    with path.firing(name, 2 * DUMP):  # larger than what did not fit
         wait_for(lambda: path.value(FAILED_TRIES) > tries, PATIENCE)
         wait_for(lambda: path.value(COMMITS_FAILED) > failures, PATIENCE)
         assert path.incidents(name) == []
@@ -115,8 +114,6 @@ def test_a_full_disk_is_503_and_nothing_by_halves(receiver: Host, disk: Disk, pa
 
         disk.clear()
         wait_for(lambda: path.mails(name), PATIENCE)
-    finally:
-        path.fire(name, lasts=0)
     wait_for(lambda: path.ends(name), PATIENCE)
     assert (len(path.mails(name)), len(path.ends(name)), len(path.incidents(name))) == (1, 1, 1)
     assert receiver.check_output("systemctl --failed --no-legend") == ""

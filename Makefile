@@ -59,7 +59,7 @@ lint: venv ## Check style and types
 	ruff format --check .
 	mypy lab plugins roles src tests bench docs molecule
 
-.PHONY: bench-converge bench-targets bench-lab bench-sandbox bench-receiver bench-dashboards bench-collector
+.PHONY: bench-converge bench-targets bench-lab bench-sandbox bench-receiver bench-dashboards bench-collector bench-usage
 bench-converge: ## Measure runs of site.yml: tasks, time, changes
 bench-targets: ## Measure the scrape targets of 10,000 hosts: time and memory
 bench-lab: ## Measure make lab in a fresh clone, first and second time
@@ -67,7 +67,8 @@ bench-sandbox: ## Measure the sandboxes of all units in the lab
 bench-receiver: ## Measure the alert receiver: durable posts a second, latency, memory
 bench-dashboards: ## Measure the dashboards with 500 hosts and a day in view
 bench-collector: ## Measure a scrape of the metrics collector beside node_exporter
-bench-converge bench-targets bench-lab bench-sandbox bench-receiver bench-dashboards bench-collector: venv
+bench-usage: ## Measure the usage API with 500 hosts and 30 days: time and memory
+bench-converge bench-targets bench-lab bench-sandbox bench-receiver bench-dashboards bench-collector bench-usage: venv
 	@$(VENV)/python -m bench.$(@:bench-%=%)
 
 .PHONY: docs

@@ -170,3 +170,11 @@ def test_a_wrong_expression_is_502_and_says_which_setting(prometheus: str) -> No
         answer = app.test_client().get("/avg_usage", query_string={"resource": "cpu", "range": "1"})
     assert answer.status_code == 502
     assert '"expressions"' in answer.get_json()["error"]
+
+
+def test_an_expression_may_tell_of_no_host(prometheus: str) -> None:
+    odd = [{"name": "odd", "expression": "vector(5) or gauge_cpu_usage{$hosts} or on () absent(up{$hosts})"}]
+    with run(prometheus, expressions={"cpu": odd, "mem": odd, "disk": odd}) as app:
+        found = average(app.test_client(), group="both")
+        assert {host["host"] for host in found["hosts"]} == {"web1", ODD}
+        assert {row["host"] for row in points(app.test_client(), group="both")["cpu_usage"]} == {"web1", ODD}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from fleetwatch.collector.usage import promql
 from fleetwatch.collector.usage.params import Question
-from fleetwatch.collector.usage.prometheus import Prometheus, Series, TooMuchError
+from fleetwatch.collector.usage.prometheus import Prometheus, RefusedError, Series, TooMuchError
 from fleetwatch.collector.usage.settings import MAX_STEPS, UsageSettings
 
 DIGITS = 4
@@ -47,16 +47,29 @@ def averages(prometheus: Prometheus, settings: UsageSettings, question: Question
     Sums and numbers of values add up over the windows that the time is split into, so the result is that of
     one ``avg_over_time``, however many there are. Raises PrometheusError.
     """
-    sources = [source.name for source in settings.expressions.of(question.resource)]
-    values = expression(question, settings)
+    sources = settings.expressions.of(question.resource)
+    careful = False
     found: dict[str, HostAverage] = {}
     for at, steps, window in _windows(question, settings.query_samples, math.inf):
+        query = (
+            promql.sums(expression(question, settings), steps, question.step)
+            if careful
+            else promql.quick_sums(sources, question.names, steps, question.step)
+        )
         end = at + (steps - 1) * question.step + question.step / 2
         try:
-            series = prometheus.query(promql.sums(values, steps, question.step), end)
+            series = _with_host(prometheus.query(query, end))
         except TooMuchError:
             if not window.shorten():
                 raise
+            continue
+        except RefusedError:
+            if careful:
+                raise
+            careful = True
+            continue
+        if not careful and not _plain(series):
+            careful = True
             continue
         for one in series:
             host = found.setdefault(one.labels["host"], HostAverage())
@@ -65,9 +78,15 @@ def averages(prometheus: Prometheus, settings: UsageSettings, question: Question
                 host.total += value
             else:
                 host.count += int(value)
-                host.by_source[sources[int(one.labels[promql.SOURCE])]] += int(value)
+                host.by_source[sources[int(one.labels[promql.SOURCE])].name] += int(value)
         window.go_on(len({one.labels["host"] for one in series}))
     return dict(sorted(found.items()))
+
+
+def _plain(series: list[Series]) -> bool:
+    """Tell whether each host has one sum from a source, which is a number."""
+    keys = {(one.labels["host"], one.labels[promql.SOURCE], one.labels["fleetwatch_of"]) for one in series}
+    return len(keys) == len(series) and all(math.isfinite(float(one.points[0][1])) for one in series)
 
 
 def overall(found: dict[str, HostAverage]) -> float:
@@ -78,10 +97,11 @@ def overall(found: dict[str, HostAverage]) -> float:
 
 def points(prometheus: Prometheus, settings: UsageSettings, question: Question) -> Iterator[list[Point]]:
     """Yield the points in parts, by time and then by host; no part is empty. Raises PrometheusError."""
-    values = expression(question, settings)
+    values = promql.values(settings.expressions.of(question.resource), question.names)
     for at, steps, window in _windows(question, settings.query_points, MAX_STEPS):
         try:
-            series = prometheus.query_range(values, at, at + (steps - 1) * question.step, question.step)
+            last = at + (steps - 1) * question.step
+            series = _with_host(prometheus.query_range(values, at, last, question.step))
         except TooMuchError:
             if not window.shorten():
                 raise
@@ -91,12 +111,21 @@ def points(prometheus: Prometheus, settings: UsageSettings, question: Question) 
             yield part
 
 
+def _with_host(series: list[Series]) -> list[Series]:
+    """Leave out what an expression of the site's own tells of no host."""
+    return [one for one in series if one.labels.get("host")]
+
+
 def _sorted(series: list[Series]) -> list[Point]:
-    return sorted(
-        (int(at), one.labels["host"], round(float(value), DIGITS))
-        for one in series
-        for at, value in one.points
-    )
+    """Return the points by time and host: the highest of a host, and no more than numbers."""
+    highest: dict[tuple[int, str], float] = {}
+    for one in series:
+        host = one.labels["host"]
+        for at, text in one.points:
+            value = float(text)
+            if math.isfinite(value) and value > highest.get((int(at), host), -math.inf):
+                highest[int(at), host] = value
+    return [(at, host, round(value, DIGITS)) for (at, host), value in sorted(highest.items())]
 
 
 class _Window:

@@ -182,7 +182,12 @@ def _json(asked: Question, parts: Iterator[list[Point]]) -> Iterator[str]:
     head = json.dumps(_asked(asked, answers.expression(asked, usage().settings)))
     between = f'{head[:-1]}, "{asked.resource}_usage": ['
     for part in parts:
-        rows = (json.dumps({"time": iso(at), "host": host, "value": value}) for at, host, value in part)
+        times = {at: iso(at) for at, _, _ in part}
+        names = {host: json.dumps(host) for _, host, _ in part}
+        rows = (
+            f'{{"time": "{times[at]}", "host": {names[host]}, "value": {value!r}}}'
+            for at, host, value in part
+        )
         yield between + ",\n".join(rows)
         between = ",\n"
     yield "]}\n"
@@ -193,10 +198,11 @@ def _csv(asked: Question, parts: Iterator[list[Point]]) -> Iterator[str]:
     writer = csv.writer(text)
     writer.writerow(("time", "host", f"{asked.resource}_usage"))
     for part in parts:
+        times = {at: iso(at) for at, _, _ in part}
         for at, host, value in part:
             # A host's label may come from who pushed it; an apostrophe keeps a spreadsheet from computing it.
             safe = f"'{host}" if host.startswith(_FORMULA) else host
-            writer.writerow((iso(at), safe, value))
+            writer.writerow((times[at], safe, value))
         yield text.getvalue()
         text.seek(0)
         text.truncate()

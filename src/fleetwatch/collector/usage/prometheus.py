@@ -43,6 +43,10 @@ class PrometheusSlowError(PrometheusError):
     status = HTTPStatus.GATEWAY_TIMEOUT
 
 
+class RefusedError(PrometheusError):
+    """Prometheus does not understand a query, or cannot compute it."""
+
+
 class TooMuchError(PrometheusError):
     """A query asks for more at once than Prometheus or this program takes."""
 
@@ -201,8 +205,8 @@ class Prometheus:
         if kind == "execution" and "too many samples" in text:
             return TooMuchError("Prometheus refuses to load so many samples for one query")
         if kind in ("bad_data", "execution"):
-            log.error("Prometheus refused a query", extra={"reason": text[:500]})
-            return PrometheusError('Prometheus refused the query: is the setting "expressions" right?')
+            log.warning("Prometheus refused a query", extra={"reason": text[:500]})
+            return RefusedError('Prometheus refused the query: is the setting "expressions" right?')
         return _AwayError(f"{kind}: {text[:200]}")
 
 

@@ -106,7 +106,7 @@ class UsageSettings(ServiceSettings):
         20_000, ge=100, le=10_000_000, description="About how many points are asked of Prometheus at once"
     )
     query_samples: int = Field(
-        1_000_000,
+        500_000,
         ge=1000,
         description="About how many points Prometheus averages at once; below its query.max-samples",
     )

@@ -102,9 +102,11 @@ options:
       - Without it, the certificate must be one that the host trusts, for the name or address in O(ready).
     type: path
   timeout:
-    description: Seconds to wait for readiness, and for a reload to be taken.
+    description:
+      - Seconds to wait for readiness, and for a reload to be taken. A service that does not stay up fails at
+        once; this is for one that is slow, as on a host that is emulated.
     type: int
-    default: 60
+    default: 180
 author:
   - Fleetwatch
 """
@@ -582,7 +584,7 @@ def main() -> None:
             },
             "ready": {"type": "list", "elements": "str", "default": []},
             "certificate": {"type": "path"},
-            "timeout": {"type": "int", "default": 60},
+            "timeout": {"type": "int", "default": 180},
         },
         supports_check_mode=True,
         no_log=True,  # keeps the files out of the host's system log; results are still shown

@@ -187,9 +187,11 @@ def output(
 
 
 def title(command: Sequence[str | Path]) -> str:
-    """Return program and subcommand, without sudo, env or python -m in front of them."""
+    """Return program and subcommand, without sudo, env, timeout or python -m in front of them."""
     words = [str(part) for part in command]
-    while words[1:] and (words[0] in ("sudo", "-n", "env") or "=" in words[0]):
+    while words[1:] and (
+        words[0] in ("sudo", "-n", "env", "timeout") or "=" in words[0] or words[0].isdigit()
+    ):
         words = words[1:]
     if words[1:2] == ["-m"]:
         words = words[2:]

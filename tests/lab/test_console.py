@@ -71,6 +71,7 @@ def test_the_playbook_is_followed() -> None:
         (["/usr/bin/ssh-keygen", "-q"], "ssh-keygen"),
         ([".venv/bin/python", "-m", "pip", "install", "x"], "pip install"),
         (["true"], "true"),
+        (["timeout", "--signal=INT", "900", "vagrant", "up", "--provision"], "vagrant up"),
     ],
 )
 def test_titles(command: list[str], words: str) -> None:

@@ -141,6 +141,12 @@ def test_what_the_vagrantfile_is_told(state: Path, monkeypatch: pytest.MonkeyPat
         planned(monkeypatch)
 
 
+def test_without_ansible_the_cure_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(vagrant, "VENV", tmp_path)
+    with pytest.raises(LabError, match="run make venv"):
+        vagrant.wanted(Machines())
+
+
 def test_the_users_box_goes_before_our_own_and_that_before_a_public_one(state: Path, tmp_path: Path) -> None:
     settings = Machines()
     assert vagrant.chosen_box(settings, "bookworm") == "debian/bookworm64"

@@ -67,7 +67,7 @@ bench-sandbox: ## Measure the sandboxes of all units in the lab
 bench-receiver: ## Measure the alert receiver: durable posts a second, latency, memory
 bench-dashboards: ## Measure the dashboards with 500 hosts and a day in view
 bench-collector: ## Measure a scrape of the metrics collector beside node_exporter
-bench-usage: ## Measure the usage API with 500 hosts and 30 days: time and memory
+bench-usage: ## Measure the usage API with 200 hosts and 30 days: time and memory
 bench-converge bench-targets bench-lab bench-sandbox bench-receiver bench-dashboards bench-collector bench-usage: venv
 	@$(VENV)/python -m bench.$(@:bench-%=%)
 

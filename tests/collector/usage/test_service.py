@@ -127,7 +127,7 @@ def test_an_answer_that_is_too_large_is_asked_in_parts(
 
     stand_in.answer = answer
     with run(stand_in.url) as app:
-        status, text = get(app, "/metrics_usage")
+        status, text = get(app, "/metrics_usage", host="a")
     assert status == 200
     assert len({point["time"] for point in json.loads(text)["cpu_usage"]}) == 60
     assert grids[0] == 60

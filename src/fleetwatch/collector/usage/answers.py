@@ -15,7 +15,7 @@ from fleetwatch.collector.usage.settings import MAX_STEPS, UsageSettings
 DIGITS = 4
 """Digits after the point of a percentage."""
 
-_GUESS = 100  # hosts that the first query expects if it cannot know
+_GUESS = 1000  # hosts that the first query expects if it cannot know
 
 
 @dataclass

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -36,10 +37,12 @@ class Vm:
 
     """
 
-    def __init__(self, name: str) -> None:
-        """Touch nothing yet."""
+    def __init__(self, name: str, folder: Path) -> None:
+        """Touch nothing yet. folder: for the socket of the connection that all commands share."""
         self.name = name
-        self.host: Host = testinfra.get_host(f"ssh://{name}?ssh_config={SSH_CONFIG}&sudo=True&timeout=60")
+        self._control = folder / name  # a connection for each would take seconds
+        options = f"ssh_config={SSH_CONFIG}&controlpath={self._control}&controlpersist=600"
+        self.host: Host = testinfra.get_host(f"ssh://{name}?{options}&sudo=True&timeout=60")
         self.address: str = json.loads((VM_STATE / "addresses.json").read_text())[name]
 
     def ssh(self, command: str, seconds: float = COMMAND_SECONDS) -> subprocess.CompletedProcess[str]:
@@ -52,6 +55,11 @@ class Vm:
             check=False,
         )
 
+    def disconnect(self) -> None:
+        """Close the connection of ``host``; the next command opens one. After a boot it leads nowhere."""
+        close = ["ssh", "-F", str(SSH_CONFIG), "-o", f"ControlPath={self._control}", "-O", "exit", self.name]
+        subprocess.run(close, capture_output=True, timeout=COMMAND_SECONDS, check=False)  # noqa: S603 (as above)
+
     @property
     def boot_id(self) -> str:
         """What the kernel calls this boot; empty while the machine does not answer."""
@@ -62,7 +70,7 @@ class Vm:
         before = self.boot_id
         assert before, f"{self.name} does not answer before the reboot"
         self.ssh("systemctl reboot")
-        self._wait_for_boot(lambda boot: boot not in ("", before))
+        self.wait_for_boot(before)
 
     def power_off(self) -> None:
         """Cut the power: nothing in the machine is told."""
@@ -71,13 +79,15 @@ class Vm:
     def start(self) -> None:
         """Start it after ``power_off``, and wait until it is booted."""
         vagrant("up", "--no-provision", self.name)
-        self._wait_for_boot(bool)
+        self.wait_for_boot()
 
-    def _wait_for_boot(self, new: Callable[[str], bool]) -> None:
+    def wait_for_boot(self, before: str = "") -> None:
+        """Wait until a boot is complete that is not the one ``before``."""
         deadline = time.monotonic() + BOOT_SECONDS
-        while not new(self.boot_id):
+        while self.boot_id in ("", before):
             assert time.monotonic() < deadline, f"{self.name} is not back after {BOOT_SECONDS} s"
             time.sleep(1)
+        self.disconnect()
         # With `degraded` too: what failed is for the test to find.
         state = self.ssh("systemctl is-system-running --wait", BOOT_SECONDS).stdout.strip()
         assert state in ("running", "degraded"), f"{self.name} is {state or 'silent'}"
@@ -105,10 +115,19 @@ def pytest_sessionstart() -> None:
 
 
 @pytest.fixture(scope="session")
-def vm() -> Callable[[str], Vm]:
+def vm() -> Iterator[Callable[[str], Vm]]:
     """Return a machine, by its name."""
     machines: dict[str, Vm] = {}
-    return lambda name: machines.setdefault(name, Vm(name))
+    with tempfile.TemporaryDirectory(prefix="fleetwatch-") as folder:
+
+        def find(name: str) -> Vm:
+            if name not in machines:
+                machines[name] = Vm(name, Path(folder))
+            return machines[name]
+
+        yield find
+        for machine in machines.values():
+            machine.disconnect()
 
 
 @pytest.fixture(scope="session")

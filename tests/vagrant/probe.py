@@ -109,7 +109,6 @@ def _become_realtime() -> None:
 
 ATTEMPTS: dict[str, Callable[[], object]] = {
     "kernel tunable": lambda: _write_again("/proc/sys/kernel/panic"),
-    "module parameter": lambda: _write_again("/sys/module/printk/parameters/time"),
     "cgroup": _make_cgroup,
     "file in /etc": lambda: _make_file("/etc"),
     "file in /usr": lambda: _make_file("/usr/local/lib"),

@@ -276,16 +276,21 @@ StandardOutput=truncate:/run/fleetwatch-probe.json
 
 
 def _probe(host: Host, program: str, make_unit: str) -> Any:
-    folder = "/run/systemd/system/fleetwatch-probe.service"
+    unit = "/run/systemd/system/fleetwatch-probe.service"
     try:
-        write(host, "/run/fleetwatch-probe.py", program)
-        host.check_output(f"{make_unit}; mkdir -p {folder}.d")
-        write(host, f"{folder}.d/probe.conf", _DROP_IN)
-        host.check_output("systemctl daemon-reload; systemctl start fleetwatch-probe")
-        return json.loads(host.check_output("cat /run/fleetwatch-probe.json"))
+        # One command: each is a round trip to a slow machine.
+        answer = host.run(
+            f"umask 077; {make_unit}; mkdir -p {unit}.d; "
+            f"printf %s {shlex.quote(_DROP_IN)} > {unit}.d/probe.conf; "
+            f"printf %s {shlex.quote(program)} > /run/fleetwatch-probe.py; systemctl daemon-reload; "
+            "systemctl start fleetwatch-probe >&2 && cat /run/fleetwatch-probe.json || "
+            "journalctl --no-pager --unit=fleetwatch-probe --lines=20 >&2"
+        )
+        assert answer.stdout, answer.stderr
+        return json.loads(answer.stdout)
     finally:
         host.run(
-            f"journalctl -u fleetwatch-probe -n 20; rm -rf {folder} {folder}.d /run/fleetwatch-probe.*; "
+            f"rm -rf {unit} {unit}.d /run/fleetwatch-probe.*; "
             "systemctl reset-failed fleetwatch-probe; systemctl daemon-reload"
         )
 

@@ -22,8 +22,6 @@ from tests.vagrant.support import (
     write,
 )
 
-CUT_PATIENCE = 900
-
 
 def is_away(path: AlertPath) -> bool:
     """Return whether the receiver gives no answer at all."""
@@ -83,7 +81,7 @@ def test_what_was_accepted_survives_a_power_cut(vm: Callable[[str], Vm], path: A
         "http://127.0.0.1:5001/alerts && echo b > /proc/sysrq-trigger"
     )
     machine.host.check_output(f"systemd-run --collect --on-active=1 /bin/sh -c '{post}'")
-    wait_for(lambda: machine.boot_id not in ("", before), CUT_PATIENCE)
+    machine.wait_for_boot(before)
 
     assert machine.ssh("systemctl is-system-running --wait").stdout.strip() == "running"
     for unit in UNITS["receiver"]:

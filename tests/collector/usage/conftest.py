@@ -123,9 +123,14 @@ def stand_in() -> Iterator[StandIn]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base's
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    server.block_on_close = False
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        block_on_close = False
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """A caller who went away is a part of many tests."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     found.url = f"http://127.0.0.1:{server.server_port}"
     yield found

@@ -245,20 +245,6 @@ if libc.adjtimex(timex) < 0:
 """
 
 
-def sandboxed(host: Host, unit: str, program: str) -> Any:
-    """Run a Python program as root in the sandbox of a unit; return the JSON that it prints.
-
-    The sandbox is that of the unit's own file. Only what is run, and as whom, is another: root, to whom the
-    permissions of files say nothing, so that it is the sandbox alone that refuses.
-    """
-    return _probe(host, program, f"systemctl cat {unit} > /run/systemd/system/fleetwatch-probe.service")
-
-
-def unconfined(host: Host, program: str) -> Any:
-    """Run the same without a sandbox, by systemd too."""
-    return _probe(host, program, "printf '[Service]\\n' > /run/systemd/system/fleetwatch-probe.service")
-
-
 _DROP_IN = """
 [Service]
 Type=oneshot
@@ -275,23 +261,33 @@ StandardOutput=truncate:/run/fleetwatch-probe.json
 """
 
 
-def _probe(host: Host, program: str, make_unit: str) -> Any:
-    unit = "/run/systemd/system/fleetwatch-probe.service"
+def sandboxed(host: Host, units: list[str], program: str) -> dict[str, Any]:
+    """Run a Python program as root in the sandbox of each unit; return the JSON that it prints there.
+
+    The sandbox is that of the unit's own file. Only what is run, and as whom, is another: root, to whom the
+    permissions of files say nothing, so that it is the sandbox alone that refuses.
+
+    units: the unit "" is none, so it has no sandbox.
+    """
+    folder = "/run/systemd/system"
+    make, run = [], []
+    for unit in units:
+        probe = f"fleetwatch-probe-{unit or 'free'}"
+        text = f"systemctl cat {unit}" if unit else "echo [Service]"
+        drop_in = shlex.quote(_DROP_IN)
+        make.append(f"{text} > {folder}/{probe}.service && mkdir -p {folder}/{probe}.service.d")
+        make.append(f"printf %s {drop_in} > {folder}/{probe}.service.d/probe.conf")
+        run.append(f"systemctl start {probe} && cat /run/fleetwatch-probe.json")
+    write(host, "/run/fleetwatch-probe.py", program)
     try:
-        # One command: each is a round trip to a slow machine.
-        answer = host.run(
-            f"umask 077; {make_unit}; mkdir -p {unit}.d; "
-            f"printf %s {shlex.quote(_DROP_IN)} > {unit}.d/probe.conf; "
-            f"printf %s {shlex.quote(program)} > /run/fleetwatch-probe.py; systemctl daemon-reload; "
-            "systemctl start fleetwatch-probe >&2 && cat /run/fleetwatch-probe.json || "
-            "journalctl --no-pager --unit=fleetwatch-probe --lines=20 >&2"
-        )
-        assert answer.stdout, answer.stderr
-        return json.loads(answer.stdout)
+        # Few commands: each is a round trip to a slow machine, and so is each reload of systemd.
+        answer = host.run(" && ".join([*make, "systemctl daemon-reload", *run]))
+        assert answer.rc == 0, answer.stderr + host.run("journalctl -n 30 -u 'fleetwatch-probe*'").stdout
+        return dict(zip(units, map(json.loads, answer.stdout.splitlines()), strict=True))
     finally:
         host.run(
-            f"rm -rf {unit} {unit}.d /run/fleetwatch-probe.*; "
-            "systemctl reset-failed fleetwatch-probe; systemctl daemon-reload"
+            f"rm -rf {folder}/fleetwatch-probe* /run/fleetwatch-probe*; "
+            "systemctl reset-failed 'fleetwatch-probe*'; systemctl daemon-reload"
         )
 
 

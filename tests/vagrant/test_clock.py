@@ -17,9 +17,8 @@ ALERTS = ("NodeClockSkewDetected", "NodeClockNotSynchronising")
 def clock(receiver: Host, path: AlertPath) -> Iterator[Clock]:
     """Return the clock of the receiver's VM, which is right and known to be, before and after the test."""
     clock = Clock(receiver)
-    receiver.check_output(
-        "systemctl stop systemd-timesyncd"
-    )  # it would set it right, where it reaches a server
+    # Where it reaches a server, it would set the clock right.
+    receiver.check_output("systemctl stop systemd-timesyncd")
     try:
         clock.vouch()
         wait_for(

@@ -270,7 +270,10 @@ def test(console: Console, arguments: list[str]) -> None:
             box.ensure(release, console)
         names = [spec.name for spec in specs]
         with console.phase(f"vagrant up: {', '.join(names)}"):
-            converge(console, names, "up", "--provision", "--provider", "libvirt", changes=True)
+            *before, last = vagrant.steps(vagrant.plan(settings), "libvirt")
+            for step in before:
+                vagrant.run(*step, console=console, seconds=vagrant.UP_SECONDS)
+            converge(console, names, *last, changes=True)
         with console.phase("Everything that they serve, on 127.0.0.1"):
             vagrant.live(settings, console)
         with console.phase("vagrant provision: nothing may change"):

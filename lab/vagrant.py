@@ -348,7 +348,8 @@ def bring_up(console: Console) -> None:
     progress = Progress()
     names = [machine["name"] for machine in planned["machines"]]
     with console.phase(f"Virtual machines: {', '.join(names)}; then site.yml"):
-        run("up", "--provision", "--provider", chosen, console=console, seconds=UP_SECONDS, watcher=progress)
+        for step in steps(planned, chosen):
+            run(*step, console=console, seconds=UP_SECONDS, watcher=progress)
     if planned["departed"]:
         with console.phase(f"Machines that left the inventory: {', '.join(planned['departed'])}"):
             run("destroy", "--force", *planned["departed"], console=console, seconds=SHORT_SECONDS)
@@ -358,6 +359,18 @@ def bring_up(console: Console) -> None:
     seconds = time.monotonic() - console.started
     console.say(f"\nThe lab runs. It took {seconds:.0f} s. Changes made: {progress.changed}.")
     console.say(NEXT.format(inventory=settings.inventory))
+
+
+def steps(planned: Mapping[str, Any], chosen: str) -> list[list[str]]:
+    """Return the commands of Vagrant after which all machines run, and Ansible ran once on all of them.
+
+    `vagrant up --provision` would provision a machine that runs twice, with vagrant-libvirt; and `vagrant up`
+    alone does not provision a machine that was provisioned before.
+    """
+    start = ["up", "--provider", chosen]
+    if planned["machines"][-1]["name"] in made():
+        return [[*start, "--no-provision"], ["provision"]]
+    return [start]
 
 
 def live(settings: Machines, console: Console) -> list[up.Row]:

@@ -265,6 +265,17 @@ def test_everything_that_is_missing_is_said_at_once(
     assert "'docker'" in "".join(vagrant.problems(Machines(), plan, "docker"))
 
 
+def test_ansible_runs_once_whether_the_machines_are_there_or_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = {"machines": [{"name": "node1"}, {"name": "monitor"}]}
+    monkeypatch.setattr(vagrant, "made", lambda: ["node1"])
+    assert vagrant.steps(plan, "libvirt") == [["up", "--provider", "libvirt"]]
+    monkeypatch.setattr(vagrant, "made", lambda: ["monitor"])
+    assert vagrant.steps(plan, "libvirt") == [
+        ["up", "--provider", "libvirt", "--no-provision"],
+        ["provision"],
+    ]
+
+
 # -- the Vagrantfile ---------------------------------------------------------------------------------------
 
 

@@ -50,7 +50,7 @@ class AlertPath:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the result of an instant query to Prometheus."""
-        answer = call("GET", f"{self.urls.prometheus}/api/v1/query?{urlencode({'query': expression})}")
+        answer = self._ask("GET", f"{self.urls.prometheus}/api/v1/query?{urlencode({'query': expression})}")
         result: list[dict[str, Any]] = answer["data"]["result"]
         return result
 
@@ -72,7 +72,7 @@ class AlertPath:
     def muted(self, alert: str, host: str) -> bool:
         """Return whether Alertmanager has an alert of a host and keeps it back."""
         query = urlencode({"filter": [f'alertname="{alert}"', f'host="{host}"']}, doseq=True)
-        found = call("GET", f"{self.urls.alertmanager}/api/v2/alerts?{query}")
+        found = self._ask("GET", f"{self.urls.alertmanager}/api/v2/alerts?{query}")
         return bool(found) and all(each["status"]["state"] == "suppressed" for each in found)
 
     def incidents(self, alert: str, status: str = "", **labels: str) -> list[dict[str, Any]]:
@@ -80,7 +80,7 @@ class AlertPath:
         wanted = [f"{name}={value}" for name, value in {"alertname": alert, **labels}.items()]
         query = urlencode({"label": wanted, **({"status": status} if status else {})}, doseq=True)
         url = f"{self.urls.receiver}/api/v1/incidents?{query}"
-        found: list[dict[str, Any]] = call("GET", url, token=self.secrets["lab_password"])["incidents"]
+        found: list[dict[str, Any]] = self._ask("GET", url, token=self.secrets["lab_password"])["incidents"]
         return found
 
     def mails(self, text: str) -> list[dict[str, Any]]:
@@ -92,7 +92,7 @@ class AlertPath:
         return [mail for mail in self._messages(text) if "[RESOLVED]" in mail["subject"]]
 
     def _messages(self, text: str) -> list[dict[str, Any]]:
-        answer = call("GET", f"{self.urls.mailbox}/api/messages?{urlencode({'q': text})}")
+        answer = self._ask("GET", f"{self.urls.mailbox}/api/messages?{urlencode({'q': text})}")
         found: list[dict[str, Any]] = answer["messages"]
         return found
 
@@ -108,7 +108,7 @@ class AlertPath:
             sent = {
                 each["provider_id"] for each in found["notifications"] if each["transition"] == transition
             }
-            messages = call("GET", f"{self.urls.mailbox}/api/messages")["messages"]
+            messages = self._messages("")
             return bool(sent & {message["message_id"] for message in messages})
 
         wait_for(there, PATIENCE)
@@ -158,11 +158,16 @@ class AlertPath:
             "startsAt": starts.isoformat(),
             "endsAt": ends.isoformat(),
         }
-        call("POST", f"{self.urls.alertmanager}/api/v2/alerts", [alert])
+        self._ask("POST", f"{self.urls.alertmanager}/api/v2/alerts", [alert])
+
+    @staticmethod
+    def _ask(method: str, url: str, body: object = None, token: str = "") -> Any:
+        """Call an API until it answers: a machine that is busy may take longer than one call waits."""
+        return wait_for(lambda: [call(method, url, body, token)], 60)[0]
 
     def post(self, name: str, dump: str = "") -> None:
-        """Post an alert to the receiver as Alertmanager does; raise ApiError unless it was accepted."""
-        call(
+        """Post an alert to the receiver as Alertmanager does."""
+        self._ask(
             "POST",
             f"{self.urls.receiver}/alerts",
             posted(name, dump),

@@ -60,6 +60,10 @@ class AlertPath:
         assert len(found) == 1, f"{expression} has {len(found)} results"
         return float(found[0]["value"][1])
 
+    def now(self, expression: str) -> float:
+        """Return the value of a query as soon as it has one: on a slow machine a scrape may fail."""
+        return wait_for(lambda: [self.value(expression)], PATIENCE)[0]
+
     def all_up(self) -> bool:
         """Return whether Prometheus reaches all its targets."""
         up = self.query("up")

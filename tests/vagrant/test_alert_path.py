@@ -45,7 +45,7 @@ def test_an_alert_that_fires_while_the_receiver_reboots_arrives_once(
     machine = vm("receiver")
     name = new_name()
     wait_for(path.all_up, PATIENCE)
-    tries = path.value(FAILED_TRIES)
+    tries = path.now(FAILED_TRIES)
     with ThreadPoolExecutor(1) as pool, ExitStack() as stack:
         reboot = pool.submit(machine.reboot)
         try:

@@ -52,8 +52,8 @@ def reboot(request: pytest.FixtureRequest, path: AlertPath) -> Iterator[Reboot]:
     request.getfixturevalue("monitor").check_output(
         f"echo '{PUSHED} 42' | curl --silent --fail --data-binary @- http://127.0.0.1:9091/metrics/job/{PUSHED}"
     )
-    samples = f'count_over_time(up{{job="prometheus"}}[5m] @ {path.value("vector(time())") - 30})'
-    done = Reboot(request.param, vm.host, vm.boot_id, name, silence, samples, path.value(samples))
+    samples = f'count_over_time(up{{job="prometheus"}}[5m] @ {path.now("vector(time())") - 30})'
+    done = Reboot(request.param, vm.host, vm.boot_id, name, silence, samples, path.now(samples))
     try:
         vm.reboot()
         yield done

@@ -88,7 +88,7 @@ def test_a_disk_almost_full_is_told_of_once(disk: Disk, path: AlertPath) -> None
 
 def test_a_full_disk_is_503_and_nothing_by_halves(receiver: Host, disk: Disk, path: AlertPath) -> None:
     flood, name = new_name(), new_name()
-    failures = path.value(COMMITS_FAILED)
+    failures = path.now(COMMITS_FAILED)
     write(receiver, "/run/fleetwatch-token", path.secrets["alert_receiver_webhook_token"])
     # What comes as fleetwatch-verify is stored, and nobody is told.
     message = {**posted(flood, DUMP), "receiver": "fleetwatch-verify"}
@@ -102,7 +102,7 @@ def test_a_full_disk_is_503_and_nothing_by_halves(receiver: Host, disk: Disk, pa
     assert (answers[-1], set(answers[:-1])) in [(503, {200}), (503, set())]
     assert receiver.check_output("curl --silent --fail http://127.0.0.1:5001/healthz")
 
-    tries = path.value(FAILED_TRIES)
+    tries = path.now(FAILED_TRIES)
     with path.firing(name, 2 * DUMP):  # larger than what did not fit
         wait_for(lambda: path.value(FAILED_TRIES) > tries, PATIENCE)
         wait_for(lambda: path.value(COMMITS_FAILED) > failures, PATIENCE)

@@ -96,7 +96,7 @@ def test_a_host_cut_off_is_told_of_and_so_is_its_return(receiver: Host, path: Al
     with nftables(receiver, drop):
         incident = path.wait_fired("NodeDown", "receiver", before)
         # It is only this port: the alert itself came by the same host.
-        assert path.value('up{job="alert_receiver"}') == 1
+        wait_for(lambda: path.value('up{job="alert_receiver"}') == 1, PATIENCE)
     path.wait_resolved(incident)
     assert path.newest("NodeDown", host="receiver") == incident["id"]
 
@@ -105,7 +105,7 @@ def test_the_documented_ports_are_all_that_the_alert_path_needs(
     vm: Callable[[str], Vm], path: AlertPath, closed: dict[str, str]
 ) -> None:
     reconciled = "alert_dispatcher_reconciliation_last_success_timestamp_seconds"
-    before = path.value(reconciled)
+    before = path.now(reconciled)
     stations = follow(path.urls, path.tokens, Plan(host="sim-db-01", patience=4))
     assert stations[-1].name == "resolved message in the mailbox"
     wait_for(path.all_up, PATIENCE)

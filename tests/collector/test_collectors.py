@@ -382,6 +382,7 @@ def test_what_this_machine_says_agrees_with_psutil_itself() -> None:
 NAMES = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=12)
 
 
+@pytest.mark.slow
 @given(names=st.lists(NAMES, max_size=4), raw=st.binary(max_size=60))
 def test_whatever_mounts_and_devices_are_called_the_page_can_be_read(names: list[str], raw: bytes) -> None:
     """Names may be any bytes; a page that cannot be encoded or parsed would lose every metric."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import re
@@ -10,7 +11,8 @@ from fleetwatch.common.logs import JsonFormatter
 def _format(message: str, **attributes: object) -> str:
     record = logging.LogRecord("some.module", logging.WARNING, "file.py", 1, message, (), None)
     record.__dict__.update(attributes)
-    return JsonFormatter("example").format(record)
+    outside_of_requests = contextvars.Context()
+    return outside_of_requests.run(JsonFormatter("example").format, record)
 
 
 def test_an_event_is_one_line_of_json() -> None:

@@ -73,6 +73,7 @@ def test_write_adds_changes_and_removes(tmp_path: Path) -> None:
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_same_bytes_in_another_process() -> None:
     """The order of a set differs from run to run; that of the files must not."""
     program = "from fleetwatch.dashboards.files import texts; print(''.join(texts().values()))"

@@ -46,6 +46,7 @@ def _read_back(dashboard: Json) -> Any:
     return json.loads(JSONEncoder().encode(Dashboard.from_json(json.loads(json.dumps(dashboard)))))
 
 
+@pytest.mark.slow
 def test_the_schema_is_one() -> None:
     Draft202012Validator.check_schema(DASHBOARD)
 

@@ -48,6 +48,7 @@ def test_new_work_is_handed_over_well_within_a_second(post: Post, mailbox: Mailb
     assert within == 5
 
 
+@pytest.mark.slow
 def test_many_at_once_each_exactly_once(post: Post, mailbox: MailboxServer) -> None:
     post.accept(*(alert(f"A{number}") for number in range(40)))
     with post.dispatcher():
@@ -90,6 +91,7 @@ def test_rate_limit_reset_is_waited_for(post: Post, mailbox: MailboxServer) -> N
     assert mailbox.subjects() == []
 
 
+@pytest.mark.slow
 def test_nothing_listens(post: Post, mailbox: MailboxServer) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # bound, but it does not listen

@@ -69,6 +69,7 @@ def _value(registry: CollectorRegistry, name: str, **labels: str) -> float | Non
     return registry.get_sample_value(f"alert_dispatcher_{name}", {"channel": "mail", **labels})
 
 
+@pytest.mark.slow
 def test_a_channel_that_hangs_does_not_hold_up_the_others(post: Post) -> None:
     go_on = Event()
     slow, quick = Provider(lambda: go_on.wait(10)), Provider()
@@ -165,6 +166,7 @@ def test_stopping_lets_the_attempt_under_way_finish(post: Post) -> None:
     assert (post.notification().state, post.notification().provider_id) == (State.SENT, "1")
 
 
+@pytest.mark.slow
 def test_stopping_does_not_wait_for_ever(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_STOP_GRACE", 0.2)
     go_on = Event()
@@ -282,6 +284,7 @@ def test_a_follow_up_of_a_silenced_incident_waits_and_of_an_acknowledged_one_is_
     assert len(provider.messages) == 1
 
 
+@pytest.mark.slow
 def test_an_outcome_is_recorded_even_when_the_store_fails_for_a_moment(
     post: Post, monkeypatch: pytest.MonkeyPatch
 ) -> None:

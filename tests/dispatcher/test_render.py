@@ -241,6 +241,7 @@ def test_a_name_or_two_in_the_subject_of_a_digest() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_digest_of_500_is_readable() -> None:
     rows = sample("firing", 500, NOW)
     message = renderer().message(rows, TEMPLATES)
@@ -259,6 +260,7 @@ def test_a_digest_of_500_is_readable() -> None:
     assert len(json.loads(message.parts["webhook.json"])["incidents"]) == 500
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 50])
 def test_an_html_mail_is_never_cut_off_by_gmail(count: int) -> None:
     text = "&<" * 2000
@@ -556,6 +558,7 @@ def test_the_examples_of_the_how_to_work(site: Callable[[str, str], Renderer], t
     assert mail.links["Team"] == "https://wiki.example.org/teams/ops"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
@@ -640,6 +643,7 @@ def test_a_preview_needs_nothing(capfd: pytest.CaptureFixture[str], tmp_path: Pa
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_a_preview_of_a_sites_own_alert_and_templates(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -16,6 +16,8 @@ from fleetwatch.store import Incident, Notification, Store
 from tests.common.services import MailboxServer, alert, free_port, wait_until
 from tests.dispatcher.conftest import Post
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 0.4
 
 

@@ -213,6 +213,7 @@ def test_all_pages_together_give_a_good_prometheus(inventory: Path) -> None:
     assert config["scrape_configs"][-1]["job_name"] == "shop"
 
 
+@pytest.mark.slow
 def test_routes_lead_where_the_page_says(inventory: Path) -> None:
     follow("route-alerts", inventory)
     file = render("alertmanager", inventory) / "alertmanager.yml"

@@ -305,7 +305,7 @@ def test_a_station_may_be_down_for_a_moment_on_the_way(lab: FakeLab) -> None:
         def reached(self, station: Station) -> None:
             pass
 
-    lab.pace["firing"] = 0.2
+    lab.pace["firing"] = 2
     report = Breaks()
     assert len(follow(lab.urls, TOKENS, Plan(poll=0.01), report)) == len(NAMES)
     assert report.looks > 1

@@ -64,6 +64,7 @@ def test_the_dynamic_part(tmp_path: Path) -> None:
     assert str(tmp_path / "ssh_config") in answer["all"]["vars"]["ansible_ssh_common_args"]
 
 
+@pytest.mark.slow
 def test_ansible_reads_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_NODES", "2")
     found = inventory.read()
@@ -78,6 +79,7 @@ def test_ansible_reads_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     assert inventory.watched(found) == set(names)
 
 
+@pytest.mark.slow
 def test_an_inventory_script_that_fails_stops_everything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAB_NODES", "many")
     with pytest.raises(LabError) as caught:

@@ -224,6 +224,7 @@ def test_smtp_hangs_up_on_demand(mailbox: MailboxServer, smtp_port: int, mode: s
     assert len(mailbox.messages()) == 1
 
 
+@pytest.mark.slow
 def test_as_a_service(tmp_path: Path) -> None:
     smtp_port = free_port()
     config = {"port": free_port(), "smtp_port": smtp_port, "state_directory": str(tmp_path)}

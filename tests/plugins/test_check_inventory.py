@@ -480,6 +480,7 @@ PLAY = """
 """
 
 
+@pytest.mark.slow
 def test_play_fails_with_all_problems_and_touches_no_host(tmp_path: Path, run_playbook: RunPlaybook) -> None:
     write(tmp_path, {"play.yml": PLAY, "inventory/hosts.yml": INVENTORY})
     run = run_playbook(
@@ -492,6 +493,7 @@ def test_play_fails_with_all_problems_and_touches_no_host(tmp_path: Path, run_pl
     assert "unreachable=0" in run.stdout
 
 
+@pytest.mark.slow
 def test_secrets_from_the_vault_are_read_and_not_shown(tmp_path: Path, run_playbook: RunPlaybook) -> None:
     write(
         tmp_path,

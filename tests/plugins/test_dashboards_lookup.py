@@ -48,6 +48,7 @@ FILES = {
 }
 
 
+@pytest.mark.slow
 def test_components_with_hosts_and_the_site(tmp_path: Path, run_playbook: RunPlaybook) -> None:
     own = {"own": {"Team/extra": json.loads(model("extra")), "plain": model("plain")}}
     write(tmp_path, FILES | {"own.json": json.dumps(own)})
@@ -65,6 +66,7 @@ def test_components_with_hosts_and_the_site(tmp_path: Path, run_playbook: RunPla
     assert result["files"]["fleetwatch/fleetwatch-host.json"].strip() == HOST  # its braces are Grafana's
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "content", "words"),
     [
@@ -86,6 +88,7 @@ def test_mistakes_name_the_file(
     assert words in run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variable", "words"),
     [

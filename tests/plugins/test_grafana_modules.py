@@ -24,6 +24,8 @@ from ansible_collections.fleetwatch.monitoring.plugins.modules import (
 )
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.grafana import ini
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STANDIN = ROOT / "molecule/grafana/standin.py"
 PASSWORD = "the first password"  # noqa: S105 - of a stand-in

@@ -659,6 +659,7 @@ def test_a_full_disk(site: Site) -> None:
 # --- Interruptions and company -------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_at_the_same_time_install_once(site: Site) -> None:
     arguments = site.publish("1.0")
     processes = [site.start(arguments) for _ in range(4)]
@@ -865,6 +866,7 @@ def test_the_controller_fetches_once_for_all_hosts(site: Site, tmp_path: Path) -
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_the_controllers_files(site: Site, tmp_path: Path) -> None:
     content = upstream("1.0")
     (tmp_path / "files").mkdir()

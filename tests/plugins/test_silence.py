@@ -246,6 +246,7 @@ def run(urls: list[str], what: module.Wanted, *, change: bool = True) -> dict[st
     return module.run(urls, what, change=change)
 
 
+@pytest.mark.slow
 def test_a_second_run_changes_nothing_and_a_longer_one_prolongs() -> None:
     with serve(FakeAlertmanager(peers=1)) as urls:
         first = run(urls, wanted())
@@ -264,6 +265,7 @@ def test_a_second_run_changes_nothing_and_a_longer_one_prolongs() -> None:
         assert run(urls, wanted("absent"))["changed"] is False
 
 
+@pytest.mark.slow
 def test_silences_made_by_hand_are_left_alone_unless_their_id_is_given() -> None:
     alertmanager = FakeAlertmanager()
     with serve(alertmanager) as urls:
@@ -280,6 +282,7 @@ def test_silences_made_by_hand_are_left_alone_unless_their_id_is_given() -> None
         assert "No silence has the id by-hand" in run(urls, wanted("absent", id="by-hand"))["msg"]
 
 
+@pytest.mark.slow
 def test_a_comment_limits_what_ends() -> None:
     with serve(FakeAlertmanager()) as urls:
         run(urls, wanted())
@@ -287,6 +290,7 @@ def test_a_comment_limits_what_ends() -> None:
         assert run(urls, wanted("absent", comment="new disk"))["changed"] is True
 
 
+@pytest.mark.slow
 def test_planned_maintenance_is_one_silence_with_exactly_these_times() -> None:
     begin = datetime.now(UTC) + timedelta(days=1)
     with serve(FakeAlertmanager()) as urls:
@@ -301,6 +305,7 @@ def test_planned_maintenance_is_one_silence_with_exactly_these_times() -> None:
             run(urls, wanted(starts="2020-01-01T00:00Z"))
 
 
+@pytest.mark.slow
 def test_check_mode_tells_and_changes_nothing() -> None:
     alertmanager = FakeAlertmanager()
     with serve(alertmanager) as urls:
@@ -330,6 +335,7 @@ def test_a_whole_cluster_is_told_once() -> None:
         assert (first.changes, second.changes) == (["POST"], [])
 
 
+@pytest.mark.slow
 def test_both_sides_of_a_split_cluster_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GOSSIP_SECONDS", 0.1)
     pair = FakeAlertmanager(peers=1), FakeAlertmanager(peers=1)
@@ -341,6 +347,7 @@ def test_both_sides_of_a_split_cluster_are_told(monkeypatch: pytest.MonkeyPatch)
         assert [one.changes for one in pair] == [["POST", "DELETE"]] * 2
 
 
+@pytest.mark.slow
 def test_what_gossip_brings_is_not_made_a_second_time() -> None:
     second = FakeAlertmanager(peers=2)
     first = FakeAlertmanager(peers=2, gossip=[second])

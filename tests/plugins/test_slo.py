@@ -145,6 +145,7 @@ def test_what_can_be_chosen_for_the_alerts() -> None:
     assert not [rule for rule in rules(changed(alerting=False)) if "alert" in rule]
 
 
+@pytest.mark.slow
 def test_lookup_writes_the_file(tmp_path: Path, run_playbook: RunPlaybook) -> None:
     lines = """
         fleetwatch_runbook_url: https://runbooks

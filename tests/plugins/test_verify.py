@@ -570,6 +570,7 @@ def test_every_job_of_every_component_is_looked_at() -> None:
         assert {entry["job"] for entry in entries} == jobs, scrape
 
 
+@pytest.mark.slow
 def test_a_host_that_cannot_be_reached_is_a_line_and_the_others_are_still_looked_at(tmp_path: Path) -> None:
     inventory = f"""
         all: {{vars: {{ansible_python_interpreter: "{sys.executable}"}}}}

@@ -87,6 +87,7 @@ def test_a_request_that_fails_changes_nothing(make_fleet: MakeFleet) -> None:
     assert fleet.incidents() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_the_counter_survives_restarts_floods_and_clock_jumps(
     make_fleet: MakeFleet, time: Time, tmp_path: Path, seed: int

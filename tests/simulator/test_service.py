@@ -21,6 +21,8 @@ from fleetwatch.simulator.__main__ import main
 
 from .conftest import Gateway
 
+pytestmark = pytest.mark.slow
+
 SOURCE = str(Path(__file__).parents[2] / "src")
 TOKEN = "0123456789abcdef"  # noqa: S105 - made up
 

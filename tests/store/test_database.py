@@ -185,6 +185,7 @@ def test_a_writer_that_hangs_is_thrown_out_on_postgresql(postgresql_database: st
     store.close()
 
 
+@pytest.mark.slow
 def test_postgresql_may_be_killed_and_restarted() -> None:
     server = PostgresServer(fsync=True)
     try:

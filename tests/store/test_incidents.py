@@ -120,6 +120,7 @@ def test_several_receivers_of_the_same_thing_at_once(database: str) -> None:
         assert sum(pool.map(deliver, range(4))) == 20
 
 
+@pytest.mark.slow
 def test_thousands_in_one_transaction(store: Store) -> None:
     events = [replace(FIRING, fingerprint=f"f{number}") for number in range(3000)]
     assert _accept(store, *events).fired == 3000

@@ -211,6 +211,7 @@ def test_a_failure_changes_nothing(file: Path, monkeypatch: pytest.MonkeyPatch) 
     assert migrations.upgrade(f"sqlite:///{file}") == "0001"
 
 
+@pytest.mark.slow
 def test_a_kill_changes_nothing(file: Path) -> None:
     before = _dump(file)
     program = (

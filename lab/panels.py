@@ -394,9 +394,7 @@ EMPTY = [
         "no alert came lately",
         When.AT_TIMES,
     ),
-    Empty(
-        "fleetwatch-metrics-collector", ".*", "no collector is there", without="metrics_collector_success"
-    ),
+    Empty("fleetwatch-metrics-collector", ".*", "no collector is there", without="metrics_collector_success"),
     Empty(
         "fleetwatch-metrics-collector", "Temperature", "no thermometer", without="host_temperature_celsius"
     ),

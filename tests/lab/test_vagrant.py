@@ -100,7 +100,7 @@ def test_the_inventory_of_the_tests_is_the_labs_with_two_hosts() -> None:
     }
     assert specs["receiver"].ports == (5001, 5002, 8025, 1025)
     hostvars = found["_meta"]["hostvars"]
-    assert hostvars["monitor"]["prometheus_scrape_interval"] == "5s"
+    assert hostvars["receiver"]["alert_receiver_sender"] == "fleetwatch@lab.example"
     assert hostvars["monitor"]["ansible_user"] == "vagrant"
 
 

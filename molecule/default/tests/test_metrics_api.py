@@ -32,17 +32,17 @@ def test_every_watched_host_has_an_average(fleet: Fleet, resource: str) -> None:
 
     found = wait_for(average, 120)
     sources = {host["host"]: host["sources"] for host in found["hosts"]}
-    assert "metrics_collector" in sources["node1"], "it runs there, and is preferred"
-    assert sources["receiver"] == ["node_exporter"]
+    assert "metrics_collector" in sources["receiver"], "it runs there, and is preferred"
+    assert sources["simulator"] == ["node_exporter"]
     assert 0 <= found[f"average_{resource}_usage"] <= 100
     total = sum(host["average"] * host["points"] for host in found["hosts"])
     assert found[f"average_{resource}_usage"] == pytest.approx(total / found["points"], abs=0.01)
 
 
 def test_points_agree_with_prometheus(fleet: Fleet) -> None:
-    found = wait_for(lambda: ask(fleet, "metrics_usage", resource="mem", range="1m", host="node1", step="5"))
+    found = wait_for(lambda: ask(fleet, "metrics_usage", resource="mem", range="1m", host="receiver", step="5"))
     point = found["mem_usage"][0]  # not the newest: a scrape may still be under way
-    at = f"gauge_mem_usage{{host='node1'}} @ {_seconds(point['time'])}"
+    at = f"gauge_mem_usage{{host='receiver'}} @ {_seconds(point['time'])}"
     [series] = fleet.query(at)
     assert point["value"] == pytest.approx(float(series["value"][1]), abs=0.001)
 

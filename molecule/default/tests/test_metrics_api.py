@@ -40,7 +40,9 @@ def test_every_watched_host_has_an_average(fleet: Fleet, resource: str) -> None:
 
 
 def test_points_agree_with_prometheus(fleet: Fleet) -> None:
-    found = wait_for(lambda: ask(fleet, "metrics_usage", resource="mem", range="1m", host="receiver", step="5"))
+    found = wait_for(
+        lambda: ask(fleet, "metrics_usage", resource="mem", range="1m", host="receiver", step="5")
+    )
     point = found["mem_usage"][0]  # not the newest: a scrape may still be under way
     at = f"gauge_mem_usage{{host='receiver'}} @ {_seconds(point['time'])}"
     [series] = fleet.query(at)

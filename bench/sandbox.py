@@ -31,8 +31,11 @@ GROUPS = {
     "lab_mailbox": ["receiver"],
     "metrics_simulator": ["simulator"],
     "metrics_collector": ["monitor"],
+    "metrics_api": ["monitor"],
     "node_exporter": ["monitor", "receiver", "simulator"],
 }
+OPTIONAL = {"grafana.service"}
+"""What cannot be had on every network."""
 PACKAGE_UNITS = {
     "prometheus.service": "prometheus.service",
     "alertmanager.service": "prometheus-alertmanager.service",
@@ -123,7 +126,7 @@ def main() -> int:
     if missing:
         say(f"not running, so not measured: {', '.join(sorted(missing))}")
     worst = max((row.exposure for row in rows), default=10.0)
-    good = worst <= MAX_EXPOSURE and not missing
+    good = worst <= MAX_EXPOSURE and missing <= OPTIONAL
     return verdict(
         f"exposure of the worst of {len(rows)} units: {worst:.1f} (goal: at most {MAX_EXPOSURE})",
         reached=good,

@@ -224,7 +224,10 @@ def check() -> list[str]:
         if problem := check_one():
             raise prepare.ProblemsError([problem])
     missing = apt.missing([*PACKAGES, *box.BUILD_PACKAGES])
-    found = [name for name in vagrant.made() if name not in _names() or not _remembered()]
+    found = vagrant.made()
+    if found and _remembered():
+        names = _names()
+        found = [name for name in found if name not in names]
     if found:
         raise prepare.ProblemsError(
             [f"there is a lab of virtual machines ({', '.join(found)}): vagrant destroy"]
@@ -279,9 +282,8 @@ def test(console: Console, arguments: list[str]) -> None:
         with console.phase("vagrant provision: nothing may change"):
             converge(console, names, "provision", changes=False)
         with console.phase("pytest tests/vagrant"):
-            limit = ["timeout", "--signal=INT", "--kill-after=60", str(TEST_SECONDS)]
-            command = [*limit, str(VENV / "bin" / "pytest"), "-v", "tests/vagrant", *arguments]
-            console.run(command, log="vagrant", watcher=Tests(), cwd=ROOT)
+            command = [str(VENV / "bin" / "pytest"), "-v", "tests/vagrant", *arguments]
+            console.run(vagrant.within(TEST_SECONDS, command), log="vagrant", watcher=Tests(), cwd=ROOT)
     finally:
         if os.environ.get("LAB_KEEP") == "1":
             console.say("Kept: the machines, and libvirt's daemons. They go with the next make test-vagrant.")

@@ -197,8 +197,13 @@ def ssh_config(reach: Mapping[str, Mapping[str, Any]]) -> str:
 
 def vagrant(*arguments: str, seconds: int) -> list[str]:
     """Return a command line for Vagrant that ends after some time, as after an interrupt."""
+    return within(seconds, ["vagrant", *arguments])
+
+
+def within(seconds: int, command: Sequence[str]) -> list[str]:
+    """Return a command line that ends after some time, as after an interrupt, where there is ``timeout``."""
     limit = ["timeout", "--signal=INT", "--kill-after=60", str(seconds)] if shutil.which("timeout") else []
-    return [*limit, "vagrant", *arguments]
+    return [*limit, *command]
 
 
 def provider(environment: Mapping[str, str]) -> str:

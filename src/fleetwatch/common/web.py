@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 from typing import Any, TypeVar, get_origin
+from urllib.parse import urlsplit
 
 from flask import Response, jsonify, request
 from pydantic import BaseModel, ConfigDict, ValidationError
-from werkzeug.datastructures import WWWAuthenticate
+from werkzeug.datastructures import Authorization, WWWAuthenticate
 from werkzeug.exceptions import BadRequest, HTTPException
 
 from fleetwatch.common import logs
@@ -88,6 +89,34 @@ def explain(error: ValidationError) -> str:
         else:
             problems.append(f"{where}: {detail['msg']}".removeprefix(": ").replace("Value error, ", ""))
     return "; ".join(problems[:10])
+
+
+def shown_secret(given: Authorization | None) -> bytes:
+    """Return the token or password that a caller shows, empty for none."""
+    if given is not None and given.type == "bearer":
+        return (given.token or "").encode("latin-1", "replace")  # the bytes as they were sent
+    if given is not None and given.type == "basic":
+        return (given.password or "").encode()
+    return b""
+
+
+def from_own_site(external_url: str | None = None) -> bool:
+    """Tell whether the request is not one that a browser sends for another site's page.
+
+    A browser adds the user's credentials to such a request by itself.
+
+    Args:
+        external_url: under which the service is reached too, as behind a proxy.
+
+    """
+    fetch_site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+    if fetch_site is not None:
+        return fetch_site in ("same-origin", "none")
+    if origin is None:  # no browser, or one so old that whatever else is checked decides
+        return True
+    hosts = {request.host, urlsplit(external_url).netloc if external_url else request.host}
+    scheme, _, host = origin.partition("://")
+    return scheme in ("http", "https") and host in hosts
 
 
 def read_body(limit: int) -> bytes | None:

@@ -27,7 +27,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 from typing import ParamSpec, TypeVar
-from urllib.parse import urlsplit
 
 from flask import Flask, current_app, g, request
 from werkzeug.datastructures import Authorization
@@ -85,11 +84,9 @@ class Guard:
 
     def identify(self, given: Authorization | None) -> Caller | None:
         """Return whose credentials these are, ``None`` for nobody's; takes as long for one as for another."""
-        name, secret = None, b""
-        if given is not None and given.type == "bearer":
-            secret = (given.token or "").encode("latin-1", "replace")  # the bytes as they were sent
-        elif given is not None and given.type == "basic":
-            name, secret = self._digest((given.username or "").encode()), (given.password or "").encode()
+        name, secret = None, web.shown_secret(given)
+        if given is not None and given.type == "basic":
+            name = self._digest((given.username or "").encode())
         digest = self._digest(secret)
         found = None
         for user_name, user_digest, caller in self._users:
@@ -205,22 +202,9 @@ def _authorize(role: Role) -> None:
 
 def _check_origin() -> None:
     """Refuse what a browser sends for another site's page; it adds the credentials by itself."""
-    fetch_site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if fetch_site is not None:
-        own = fetch_site in ("same-origin", "none")
-    else:
-        # Without either header it is no browser, or one so old that the token and the media type decide.
-        own = origin is None or _is_own(origin)
-    if not own:
+    if not web.from_own_site(receiver().settings.external_url):
         _guard().refuse("cross_site")
         raise Forbidden("the request comes from another site's page")
-
-
-def _is_own(origin: str) -> bool:
-    external = receiver().settings.external_url
-    hosts = {request.host, urlsplit(external).netloc if external else request.host}
-    scheme, _, host = origin.partition("://")
-    return scheme in ("http", "https") and host in hosts
 
 
 def _token(caller: Caller, hour: int) -> str:

@@ -12,7 +12,6 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain
 from typing import Any
-from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, g, jsonify, request, stream_with_context
 from werkzeug.exceptions import (
@@ -96,7 +95,8 @@ def alert() -> Response:
     receivers = usage().receivers
     if not receivers.urls:
         raise NotFound("there is no alert receiver to pass alerts on to")
-    _refuse_foreign_page()
+    if not web.from_own_site():
+        raise Forbidden("the request comes from another site's page")
     credentials = request.headers.get("Authorization")
     if not credentials:
         raise Unauthorized(
@@ -225,12 +225,3 @@ def _stream(texts: Iterator[str]) -> Iterator[str]:
             raise OSError(errno.ECONNRESET, "answer broken off") from error
 
     return stream_with_context(run())
-
-
-def _refuse_foreign_page() -> None:
-    """Refuse what a browser sends for another site's page; it may add credentials by itself."""
-    fetch_site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
-    if fetch_site not in (None, "same-origin", "none") or (
-        fetch_site is None and origin is not None and urlsplit(origin).netloc != request.host
-    ):
-        raise Forbidden("the request comes from another site's page")

@@ -45,13 +45,7 @@ def _check_reader() -> None:
     token = usage().settings.read_token
     if token is None or request.path not in _READING:
         return
-    given = request.authorization
-    shown = b""
-    if given is not None and given.type == "bearer":
-        shown = (given.token or "").encode("latin-1", "replace")  # the bytes as they were sent
-    elif given is not None and given.type == "basic":
-        shown = (given.password or "").encode()
-    if not hmac.compare_digest(shown, token.get_secret_value().encode()):
+    if not hmac.compare_digest(web.shown_secret(request.authorization), token.get_secret_value().encode()):
         raise Unauthorized(
             "the token is needed: as bearer token, or as password with any name",
             www_authenticate=web.CHALLENGES,

@@ -74,7 +74,7 @@ class Page:
     def focused(self) -> str:
         return self.browser.switch_to.active_element.get_attribute("id") or ""
 
-    def wait(self, condition: Callable[[], Any], seconds: float = 8) -> None:
+    def wait(self, condition: Callable[[], Any], seconds: float = 30) -> None:
         between = [
             NoSuchElementException,
             StaleElementReferenceException,

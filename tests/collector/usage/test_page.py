@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from axe_selenium_python import Axe
 from flask import Flask
+from selenium.common.exceptions import NoSuchElementException, StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -129,7 +130,14 @@ class Page:
         return self.browser.find_element(By.CSS_SELECTOR, selector)
 
     def wait_for(self, text: str) -> None:
-        WebDriverWait(self.browser, 30, 0.05).until(lambda _browser: text in self.find("#main").text)
+        """Wait until the page that says it is there as a whole."""
+
+        def there(browser: Chrome) -> bool:
+            whole = browser.execute_script("return document.readyState") == "complete"
+            return whole and text in self.find("#main").text
+
+        between_two_pages = [NoSuchElementException, StaleElementReferenceException]
+        WebDriverWait(self.browser, 30, 0.05, between_two_pages).until(there)
 
     def emulate(self, *, width: int = 1280, dark: bool = False, script: bool = True) -> None:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}

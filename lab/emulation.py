@@ -1,7 +1,7 @@
 """``make test-vagrant``: a lab of two virtual machines, emulated, and the tests that need them.
 
 It asks neither for KVM nor for systemd. Where systemd does not run libvirt, its daemons are started here and
-ended afterwards. They see a configuration of their own; the machine's stays as it is.
+ended afterwards. They see a configuration and a network of their own; the machine's stay as they are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lab import CACHE, ROOT, VENV, VM_STATE, apt, box, engine, inventory, preflight, prepare, vagrant, venv
@@ -30,12 +31,16 @@ PACKAGES = (
     "qemu-system-x86",
     "dnsmasq-base",
     "netcat-openbsd",
+    "iproute2",
+    "slirp4netns",
 )
 """What emulated machines take, besides what their boxes do."""
 
 INVENTORY = "tests/vagrant/inventory"
 WORK = CACHE / "libvirt"
-DAEMONS = ("virtlogd", "libvirtd")
+NETWORK = Path("/run/netns") / engine.prefix("vm")
+UPLINK = "slirp4netns"
+LIBVIRT = ("virtlogd", "libvirtd")
 DAEMON_SECONDS = 60
 TEST_SECONDS = 2 * 60 * 60
 
@@ -65,8 +70,8 @@ exec qemu-system-x86_64 "${words[@]}"
 _UNDER = 'mount --bind "$1" /etc/libvirt/qemu.conf && shift && exec "$@"'
 
 
-class Libvirt:
-    """The daemons of libvirt.
+class Daemons:
+    """Programs that run until the end of the tests, or with ``LAB_KEEP=1`` beyond.
 
     Args:
         console: where it is said what is started.
@@ -79,61 +84,128 @@ class Libvirt:
         self._pids = WORK / "pids.json"
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def ensure(self) -> None:
-        """Let libvirt answer: as the machine runs it, else by daemons of our own.
+    def pids(self) -> dict[str, int]:
+        """Return the process ids of those that run, by name; also of those from an earlier run."""
+        known = json.loads(self._pids.read_text(encoding="utf-8")) if self._pids.exists() else {}
+        return {name: pid for name, pid in known.items() if _is(pid, name)}
+
+    def start(self, name: str, command: list[str]) -> None:
+        """Start one as root; what it says goes to a log of its name."""
+        self.console.note(f"started until the end of the tests: {name}")
+        running = self.pids()
+        with (WORK / f"{name}.log").open("a", encoding="utf-8") as log:
+            daemon = subprocess.Popen(  # noqa: S603 (fixed programs)
+                engine.as_root(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._started.append(daemon)
+        self._pids.write_text(json.dumps(running | {name: daemon.pid}), encoding="utf-8")
+
+    def wait(self, problem: Callable[[], str | None], name: str) -> None:
+        """Wait until there is no problem left.
 
         Raises:
-            LabError: it does not.
+            LabError: there still is, after a minute.
 
         """
-        if not vagrant.libvirtd_problem():
-            return
-        if Path("/run/systemd/system").exists():
-            raise LabError(str(vagrant.libvirtd_problem()))
-        WORK.mkdir(parents=True, exist_ok=True)
-        configuration = WORK / "qemu.conf"
-        configuration.write_text(QEMU_CONF, encoding="utf-8")
-        self.console.note(f"started until the end of the tests: {', '.join(DAEMONS)}")
-        pids: dict[str, int] = {}
-        for name in DAEMONS:
-            command = ["unshare", "--mount", "sh", "-c", _UNDER, "sh", str(configuration), name]
-            with (WORK / f"{name}.log").open("a", encoding="utf-8") as log:
-                daemon = subprocess.Popen(  # noqa: S603 (fixed programs)
-                    engine.as_root(command),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            self._started.append(daemon)
-            pids[name] = daemon.pid
-            self._pids.write_text(json.dumps(pids), encoding="utf-8")
         deadline = time.monotonic() + DAEMON_SECONDS
-        while problem := vagrant.libvirtd_problem():
+        while found := problem():
             if time.monotonic() > deadline:
                 self.end()
-                raise LabError(f"{problem}; what it said: {WORK}/libvirtd.log")
+                raise LabError(f"{found}; what it said: {WORK}/{name}.log")
             time.sleep(0.2)
-        # Made anew each time: it goes with the daemon.
-        pool = WORK / "pool"
-        pool.mkdir(exist_ok=True)
-        if "default" not in output(virsh("pool-list", "--all", "--name")).split():
-            output(virsh("pool-create-as", "default", "dir", "--target", str(pool)))
 
     def end(self) -> None:
-        """End the daemons that ``ensure`` started, now or in an earlier run."""
-        if not self._pids.exists():
-            return
-        pids = json.loads(self._pids.read_text(encoding="utf-8"))
-        for name in reversed(pids):
-            if _is(pids[name], name):
-                output(engine.as_root(["kill", str(pids[name])]))
+        """End those that run, the last first."""
         deadline = time.monotonic() + DAEMON_SECONDS
-        while [name for name in pids if _is(pids[name], name)] and time.monotonic() < deadline:
-            for daemon in self._started:
-                daemon.poll()  # one that ended is a process until it is asked
-            time.sleep(0.2)
-        self._pids.unlink()
+        for name, pid in reversed(self.pids().items()):
+            output(engine.as_root(["kill", str(pid)]))
+            while _is(pid, name) and time.monotonic() < deadline:
+                for daemon in self._started:
+                    daemon.poll()  # one that ended is a process until it is asked
+                time.sleep(0.2)
+        self._pids.unlink(missing_ok=True)
+        if NETWORK.exists():
+            output(engine.as_root(["ip", "netns", "delete", NETWORK.name]))
+
+
+def own_daemons() -> bool:
+    """Tell whether libvirt is for us to run, or already ours.
+
+    Raises:
+        LabError: it is not, and does not run.
+
+    """
+    if not Path("/run/systemd/system").exists():
+        return NETWORK.exists() or bool(vagrant.libvirtd_problem())
+    if problem := vagrant.libvirtd_problem():
+        raise LabError(problem)
+    return False
+
+
+def inside() -> bool:
+    """Tell whether this process is in the network of the machines."""
+    return NETWORK.exists() and NETWORK.stat().st_ino == Path("/proc/self/ns/net").stat().st_ino
+
+
+def enter(daemons: Daemons) -> None:
+    """Go on, from the start of the program, in a network namespace that exists for the machines alone.
+
+    Their bridges, addresses and firewall rules are there, none in this machine's own network. What the machines
+    fetch goes through slirp4netns, which needs no rule of this machine's firewall either.
+
+    Raises:
+        LabError: it cannot be made.
+
+    """
+    WORK.mkdir(parents=True, exist_ok=True)
+    name = NETWORK.name
+    if UPLINK not in daemons.pids():
+        daemons.end()
+        output(engine.as_root(["ip", "netns", "add", name]))
+        output(engine.as_root(["ip", "-n", name, "link", "set", "lo", "up"]))
+        daemons.start(
+            UPLINK, [UPLINK, "--configure", "--mtu=65520", "--netns-type=path", str(NETWORK), "tap0"]
+        )
+        daemons.wait(lambda: None if "tap0" in _links() else "the machines have no way out", UPLINK)
+    kept = {name: value for name, value in os.environ.items() if name.startswith(("LAB_", "VAGRANT_", "LC_"))}
+    kept |= {name: os.environ[name] for name in ("HOME", "PATH") if name in os.environ}
+    user = [f"--reuid={os.getuid()}", f"--regid={os.getgid()}", "--init-groups"]
+    again = ["setpriv", *user, sys.executable, "-m", "lab.emulation", *sys.argv[1:]]
+    command = engine.as_root(
+        ["ip", "netns", "exec", name, "env", *(f"{k}={v}" for k, v in kept.items()), *again]
+    )
+    os.execvp(command[0], command)  # noqa: S606 (a fixed program)
+
+
+def _links() -> list[str]:
+    said = output(engine.as_root(["ip", "-n", NETWORK.name, "-json", "address"]))
+    return [link["ifname"] for link in json.loads(said) if link["addr_info"]]
+
+
+def ensure_libvirt(daemons: Daemons) -> None:
+    """Let libvirt answer: as the machine runs it, else by daemons of our own.
+
+    Raises:
+        LabError: it does not.
+
+    """
+    if not own_daemons():
+        return
+    if vagrant.libvirtd_problem():
+        configuration = WORK / "qemu.conf"
+        configuration.write_text(QEMU_CONF, encoding="utf-8")
+        for name in LIBVIRT:
+            daemons.start(name, ["unshare", "--mount", "sh", "-c", _UNDER, "sh", str(configuration), name])
+        daemons.wait(vagrant.libvirtd_problem, LIBVIRT[-1])
+    # Made anew each time: it goes with the daemon.
+    pool = WORK / "pool"
+    pool.mkdir(exist_ok=True)
+    if "default" not in output(virsh("pool-list", "--all", "--name")).split():
+        output(virsh("pool-create-as", "default", "dir", "--target", str(pool)))
 
 
 def _is(pid: int, name: str) -> bool:
@@ -262,12 +334,14 @@ def test(console: Console, arguments: list[str]) -> None:
     if not venv.current():
         raise LabError("the virtual environment is missing or out of date: run make venv")
     prepare.install(check(), console)
+    daemons = Daemons(console)
+    if own_daemons() and not inside():
+        enter(daemons)
     os.environ.update(variables())
     settings = Machines.load(os.environ)
-    libvirt = Libvirt(console)
     try:
         with console.phase("libvirt"):
-            libvirt.ensure()
+            ensure_libvirt(daemons)
         specs = inventory.specs(vagrant.wanted(settings), settings.release)
         for release in sorted({spec.release for spec in specs}):
             box.ensure(release, console)
@@ -286,9 +360,10 @@ def test(console: Console, arguments: list[str]) -> None:
             console.run(vagrant.within(TEST_SECONDS, command), log="vagrant", watcher=Tests(), cwd=ROOT)
     finally:
         if os.environ.get("LAB_KEEP") == "1":
-            console.say("Kept: the machines, and libvirt's daemons. They go with the next make test-vagrant.")
+            shell = f": ip netns exec {NETWORK.name} bash" if inside() else ""
+            console.say(f"Kept until the next make test-vagrant: the machines, libvirt, their network{shell}")
         else:
-            _remove(libvirt, console)
+            _remove(daemons, console)
 
 
 class Tests(vagrant.Progress):
@@ -299,13 +374,13 @@ class Tests(vagrant.Progress):
         return line if re.search(r"(PASSED|FAILED|ERROR|SKIPPED|passed|failed)", line) else None
 
 
-def _remove(libvirt: Libvirt, console: Console) -> None:
+def _remove(daemons: Daemons, console: Console) -> None:
     with contextlib.suppress(LabError), console.phase("vagrant destroy"):
         if vagrant.made():
             vagrant.run("destroy", "--force", console=console, seconds=vagrant.SHORT_SECONDS)
         for name in ("lab.json", "addresses.json", "ssh_config", "secrets.yml"):
             (VM_STATE / name).unlink(missing_ok=True)
-    libvirt.end()
+    daemons.end()
 
 
 def main() -> int:

@@ -74,13 +74,14 @@ def test_the_stand_in_for_qemu_changes_one_word(tmp_path: Path, monkeypatch: pyt
 
 def test_only_daemons_of_our_own_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulation, "WORK", tmp_path)
+    monkeypatch.setattr(emulation, "NETWORK", tmp_path / "none")
     asleep = [sys.executable, "-c", "import time; time.sleep(600)"]
     with subprocess.Popen([*asleep, "libvirtd"]) as ours, subprocess.Popen(asleep) as other:  # noqa: S603
         try:
             while not emulation._is(ours.pid, "libvirtd"):
                 assert ours.poll() is None
             (tmp_path / "pids.json").write_text(f'{{"virtlogd": {other.pid}, "libvirtd": {ours.pid}}}')
-            emulation.Libvirt(Console()).end()
+            emulation.Daemons(Console()).end()
             assert ours.wait(timeout=60) != 0
             assert other.poll() is None
             assert not (tmp_path / "pids.json").exists()

@@ -25,6 +25,8 @@ PACKAGES = (
 )
 TEST_PACKAGES = (
     "postgresql",  # whose server the tests of the store start for themselves
+    "redis-server",  # and those of the demo service
+    "rabbitmq-server",
     "chromium",  # in which the receiver's page is tried
     "chromium-driver",
     "libfaketime",  # which sets the clock of the services in a test

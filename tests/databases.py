@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -168,13 +168,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 _numbers = count()
 
 
+@contextmanager
+def fresh_database(server: PostgresServer, template: str = "template1") -> Iterator[str]:
+    """Yield the URL of a new database, a copy of the template."""
+    name = f"test{next(_numbers)}"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.url(name)
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
 def postgresql_database(postgres_server: PostgresServer) -> Iterator[str]:
     """Return the URL of a fresh PostgreSQL database with all tables."""
-    name = f"test{next(_numbers)}"
-    postgres_server.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE}")
-    yield postgres_server.url(name)
-    postgres_server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with fresh_database(postgres_server, _TEMPLATE) as url:
+        yield url
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from pythonjsonlogger.json import JsonFormatter as _JsonFormatter
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 """The id of the request at hand; each event that is logged meanwhile carries it."""
+trace_id: ContextVar[str | None] = ContextVar("trace_id", default=None)
+"""The same of its trace, for services that have one."""
 
 
 class JsonFormatter(_JsonFormatter):
@@ -51,6 +53,8 @@ class JsonFormatter(_JsonFormatter):
         super().add_fields(log_data, record, message_dict)
         if request := request_id.get():
             log_data["request_id"] = request
+        if trace := trace_id.get():
+            log_data["trace_id"] = trace
 
 
 def config(service: str, level: str = "INFO") -> dict[str, Any]:

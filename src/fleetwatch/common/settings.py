@@ -15,7 +15,7 @@ A value is looked up in this order; the first that has it wins:
 1. the environment, ``<env_prefix><SETTING>`` (lists and mappings as JSON; a ``StringList`` also as ``a,b``);
 2. for a secret (type ``SecretStr``) the file ``$CREDENTIALS_DIRECTORY/<setting>``, as systemd's
    ``LoadCredential=<setting>:/path`` provides it;
-3. the YAML file named with ``--config``; secrets are not allowed there;
+3. the YAML file named with ``--config``; secrets are not allowed there, but those marked ``IN_FILE_TOO``;
 4. the default in the model.
 
 An unknown setting (in the file, or a variable that starts with the prefix), a wrong type, or a missing
@@ -61,6 +61,11 @@ StringList = Annotated[list[str], NoDecode, BeforeValidator(_split_commas)]
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 """A duration in seconds, greater than zero."""
+
+
+IN_FILE_TOO = "in file too"
+"""Marks a secret that the YAML file may hold: ``Annotated[SecretStr, IN_FILE_TOO]``, as for a URL that only
+sometimes has a password."""
 
 
 class SettingsError(Exception):
@@ -189,7 +194,7 @@ def read(model: type[SettingsT], config: Path | None = None) -> SettingsT:
     values = _read_file(config) if config else {}
     source = str(config) if config else "the settings file"
     for name, field in model.model_fields.items():
-        if name in values and _is_secret(field):
+        if name in values and _is_secret(field) and IN_FILE_TOO not in field.metadata:
             cure = _where_to_put_secret(model, name)
             raise SettingsError(f'{source}: secret "{name}" must not be in the settings file: {cure}')
     prefix = _prefix(model)

@@ -20,7 +20,7 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.verify import FAILED, HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 MODULE = "fleetwatch.monitoring.verify_host"
 _KEYS = {"unit", "job", "ready", "api"}
@@ -109,22 +109,28 @@ def plan_of(
     for component in fleet.components.values():
         path = component.path / "monitoring" / "verify.yml"
         for entry in fleet.read_yaml(path) or ():
-            if not _KEYS >= entry.keys() >= {"unit", "job"} or entry.get("api") not in {None, *_APIS}:
+            if not _is_sound(entry):
                 raise FleetError(
-                    f"{path}: an entry has unit, job, and perhaps ready and api, not {dict(entry)}"
+                    f"{path}: an entry has unit, job if it serves HTTP, and perhaps ready and api,"
+                    f" not {dict(entry)}"
                 )
-            if host not in fleet.hosts(fleet.job(entry["job"]).group):
+            if host not in fleet.hosts(fleet.job(entry.get("job", component.name)).group):
                 continue
-            endpoint = fleet.endpoint(fleet.job(entry["job"]), variables)
-            local = endpoint.local_url
-            plan.setdefault("units", []).append({"component": component.name, "unit": str(entry["unit"])})
-            plan.setdefault("ready", []).append(
-                {
-                    "component": component.name,
-                    "job": str(entry["job"]),
-                    "url": local + str(entry.get("ready", endpoint.path)),
-                }
-            )
+            if "job" not in entry:
+                plan.setdefault("units", []).append({"component": component.name, "unit": str(entry["unit"])})
+                continue
+            endpoints = fleet.endpoints_of(fleet.job(entry["job"]), variables)
+            local = endpoints[0].local_url
+            for endpoint in endpoints:
+                unit, job = _instance(entry, endpoint.number)
+                plan.setdefault("units", []).append({"component": component.name, "unit": unit})
+                plan.setdefault("ready", []).append(
+                    {
+                        "component": component.name,
+                        "job": job,
+                        "url": endpoint.local_url + str(entry.get("ready", endpoint.path)),
+                    }
+                )
             if entry.get("api") == "prometheus":
                 plan["prometheus"] = _prometheus(fleet, variables, rules()) | {"url": local}
             elif entry.get("api") == "alertmanager":
@@ -133,6 +139,17 @@ def plan_of(
             elif entry.get("api") == "alert_receiver" and channels:
                 plan["alert_receiver"] = {"test_channels": _TEST_CHANNELS}
     return plan
+
+
+def _is_sound(entry: Mapping[str, Any]) -> bool:
+    allowed = _KEYS if "job" in entry else {"unit"}
+    return allowed >= entry.keys() >= {"unit"} and entry.get("api") in {None, *_APIS}
+
+
+def _instance(entry: Mapping[str, Any], number: int | None) -> tuple[str, str]:
+    """Return the unit of an instance, whose template the entry names, and what its job is called."""
+    unit, job = str(entry["unit"]), str(entry["job"])
+    return (unit, job) if number is None else (unit.replace("@.", f"@{number}."), f"{job} {number}")
 
 
 def _prometheus(fleet: Fleet, variables: HostVariables, rules: dict[str, str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ short_description: Where the hosts of a component serve it
 description:
   - Returns the address, port and URL of a component on each host of its group. Every URL between components
     comes from here, so that a port or the scheme is changed in one place.
+  - A job with instances has one endpoint for each of them.
   - Hosts outside of C(--limit) count too.
 author: [The Fleetwatch authors]
 options:
@@ -78,7 +79,7 @@ _raw:
 
 
 class LookupModule(FleetLookup):
-    """Yield one item for each host that serves one of the named components."""
+    """Yield one item for each place where one of the named components is served."""
 
     def run(
         self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any

@@ -14,6 +14,7 @@ short_description: Where the current host listens for a job, and how it reaches 
 description:
   - Returns the listen address of a component on the current host, and the URL by which the host itself
     reaches it.
+  - A job with instances has one item for each of them; call it with C(query).
   - M(fleetwatch.monitoring.endpoints#lookup) tells how the other hosts reach it.
 author: [The Fleetwatch authors]
 options:
@@ -62,9 +63,9 @@ class LookupModule(FleetLookup):
     def run(
         self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any
     ) -> list[dict[str, str]]:
-        """Return one item for each term."""
+        """Return one item for each term, or for each of its instances."""
         variables = variables or {}
         fleet = self.fleet(variables, kwargs)
         own = fleet.variables(variables["inventory_hostname"])
-        endpoints = [fleet.endpoint(fleet.job(term), own) for term in terms]
+        endpoints = [endpoint for term in terms for endpoint in fleet.endpoints_of(fleet.job(term), own)]
         return [{"address": endpoint.listener, "url": endpoint.local_url} for endpoint in endpoints]

@@ -14,6 +14,8 @@ short_description: Scrape jobs of Prometheus and their targets, from the invento
 description:
   - Reads the file C(monitoring/scrape.yml) of every component and the inventory, and returns each scrape job
     that has targets. A job whose group is empty, or whose hosts all opted out, is not returned.
+  - A job that a host runs several times names, with the key C(instances), the variable that says how often.
+    Each instance is a target, at C(<job>_port) plus its number, which is counted from 1.
   - Hosts outside of C(--limit) count too, so a limited run never removes targets.
   - Every target carries the labels C(host) (its name in the inventory) and those that
     C(fleetwatch_target_labels) takes from its groups. The labels C(__scheme__) and C(__metrics_path__) are
@@ -63,9 +65,9 @@ _raw:
       sample: {honor_labels: true}
     file_sd:
       description:
-        - Text of the file for C(file_sd_configs), in JSON, one line a target, sorted by host. The same
-          inventory gives the same text. It is text and not data because Ansible takes seconds to pass on the
-          data of ten thousand targets; C(from_json) turns it into data.
+        - Text of the file for C(file_sd_configs), in JSON, one line a target, sorted by host and instance.
+          The same inventory gives the same text. It is text and not data because Ansible takes seconds to
+          pass on the data of ten thousand targets; C(from_json) turns it into data.
       type: str
 """
 

@@ -21,8 +21,9 @@ description:
   - The test alert is looked for as the first user of C(alert_receiver_users) with the role C(read) or C(act).
   - Never fails, not for a host that cannot be reached either. M(fleetwatch.monitoring.verify_report) judges.
   - What belongs to a component is read from the file C(monitoring/verify.yml) of its role, a list with one
-    entry for each unit. An entry has the keys C(unit); C(job), the scrape job that gives the port; C(ready),
-    the path that answers 200 (the default is the path of the metrics); and C(api), V(prometheus),
+    entry for each unit. An entry has the keys C(unit), of a job with instances the template unit, such as
+    V(worker@.service); C(job), the scrape job that gives the port, left out if the unit serves no HTTP;
+    C(ready), the path that answers 200 (the default is the path of the metrics); and C(api), V(prometheus),
     V(alertmanager) or V(alert_receiver), for the further checks of these.
 attributes:
   check_mode:

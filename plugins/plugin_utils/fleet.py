@@ -8,6 +8,9 @@ computed here, from the inventory and from the folder ``monitoring/`` of the rol
 A *component* is a role with a folder ``monitoring/``; its group of hosts has the role's name. Its file
 ``scrape.yml`` lists its *jobs*. For a job ``J`` each host may set ``J_port``, ``J_scheme``,
 ``J_metrics_path`` and ``J_scrape``; what it does not set comes from the defaults of the roles.
+
+A program that runs several times on a host is one job with *instances*: its entry names the variable that
+says how many there are, and instance n is served at ``J_port`` + n.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import json
 import multiprocessing
 import re
 from collections import ChainMap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from ipaddress import IPv6Address
 from pathlib import Path
@@ -46,6 +49,7 @@ _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _JOB = re.compile(r"[a-z_][a-z0-9_]*")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 _MAX_PORT = 65535
+_MAX_INSTANCES = 99
 _MAX_HOPS = 10
 # The two kinds of expression that make up nearly all templates in inventories. To follow them by hand
 # saves the third of a millisecond that Ansible takes to compile a template: seconds in a large fleet.
@@ -86,6 +90,8 @@ class Job:
     """Inventory group whose hosts are the targets."""
     config: Mapping[str, Any] = field(default_factory=dict)
     """Further keys of Prometheus' ``scrape_config``, as the component wrote them."""
+    instances: str | None = None
+    """Variable that says how often a host runs it; None for once, at the job's port itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +136,8 @@ class Endpoint:
     """Path of the metrics."""
     listen_address: str = ANY_ADDRESS
     """Address on which the host listens for it."""
+    number: int | None = None
+    """Which of the job's instances it is, from 1; None for a job without instances."""
 
     @property
     def netloc(self) -> str:
@@ -351,15 +359,35 @@ class Fleet:
         raise FleetError(f"there is no component or job {name!r}{suggest(name, {*self.jobs, *self.roles})}")
 
     def endpoints(self, name: str) -> list[Endpoint]:
-        """Return the endpoint of a job (or component) on each host of its group, in inventory order.
+        """Return the endpoints of a job (or component) on the hosts of its group, in inventory order.
 
         :raises FleetError: there is no such job, or a host's settings of it are wrong.
         """
         job = self.job(name)
-        return [self.endpoint(job, self.variables(host)) for host in self.hosts(job.group)]
+        return [
+            endpoint
+            for host in self.hosts(job.group)
+            for endpoint in self.endpoints_of(job, self.variables(host))
+        ]
+
+    def endpoints_of(self, job: Job, variables: HostVariables) -> list[Endpoint]:
+        """Return where a host serves ``job``: once, or once for each of its instances.
+
+        :raises FleetError: a setting of the host is wrong.
+        """
+        endpoint = self.endpoint(job, variables)
+        if job.instances is None:
+            return [endpoint]
+        count = _instances(job.instances, variables)
+        if endpoint.port + count > _MAX_PORT:
+            what = f"must leave room for {count} instances below {_MAX_PORT + 1}"
+            raise SettingError(f"{job.name}_port", variables.host, what)
+        return [
+            replace(endpoint, port=endpoint.port + number, number=number) for number in range(1, count + 1)
+        ]
 
     def endpoint(self, job: Job, variables: HostVariables) -> Endpoint:
-        """Return where a host serves ``job``.
+        """Return where a host serves ``job``; of one with instances, the port that theirs follow.
 
         :raises FleetError: a setting of the host is wrong.
         """
@@ -415,7 +443,7 @@ class Fleet:
             raise SettingError(f"{job.name}_scrape", variables.host, "must be true or false") from error
 
     def scrape_jobs(self, target_labels: Any = None) -> list[ScrapeJob]:
-        """Return each job that has targets, sorted by name, with one file_sd group per host.
+        """Return each job that has targets, sorted by name, with one file_sd group per target.
 
         :param target_labels: the rendered value of ``fleetwatch_target_labels``; None for none.
         :raises FleetError: the labels or a host's settings are wrong.
@@ -458,8 +486,10 @@ class Fleet:
                 self._alert_settings[host] = settings
             for job in jobs_of_host[host]:
                 if self.is_scraped(job, variables):
-                    target = _target(job, self.endpoint(job, variables), labels.get(host, {}))
-                    targets.setdefault(job.name, []).append(target)
+                    targets.setdefault(job.name, []).extend(
+                        _target(job, endpoint, labels.get(host, {}))
+                        for endpoint in self.endpoints_of(job, variables)
+                    )
         return [ScrapeJob(name, self.jobs[name].config, targets[name]) for name in sorted(targets)]
 
     def _read_jobs(self, component: str, path: Path) -> Iterator[Job]:
@@ -471,11 +501,17 @@ class Fleet:
             config = dict(entry)
             name = config.pop("job", None)
             group = config.pop("group", component)
+            instances = config.pop("instances", None)
             if not isinstance(name, str) or not _JOB.fullmatch(name):
                 raise FleetError(f"{file}: each entry needs a `job` of small letters, digits and underscores")
             if not isinstance(group, str):
                 raise FleetError(f"{file}: the `group` of the job {name} must be the name of a group")
-            yield Job(str(name), str(group), config)
+            if instances is not None and not isinstance(instances, str):
+                raise FleetError(
+                    f"{file}: the `instances` of the job {name} must be the name of the variable that says"
+                    " how many there are"
+                )
+            yield Job(str(name), str(group), config, instances and str(instances))
 
 
 _fleets_of_worker: dict[tuple[tuple[str, ...], int], Fleet] = {}
@@ -532,6 +568,19 @@ def _port(name: str, variables: HostVariables) -> int:
     if not 0 < port <= _MAX_PORT:
         raise SettingError(name, variables.host, f"must be a port number from 1 to {_MAX_PORT}")
     return port
+
+
+def _instances(name: str, variables: HostVariables) -> int:
+    value = variables.get(name)
+    if value is None:
+        raise SettingError(name, variables.host, "is not set, and no role has a default for it")
+    try:
+        count = 0 if isinstance(value, (bool, float)) else int(value)
+    except (TypeError, ValueError):
+        count = 0
+    if not 0 < count <= _MAX_INSTANCES:
+        raise SettingError(name, variables.host, f"must be a number of instances from 1 to {_MAX_INSTANCES}")
+    return count
 
 
 def _target(job: Job, endpoint: Endpoint, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -338,7 +338,7 @@ class InventoryCheck:
             addresses[address.lower().rstrip(".")].append(variables.host)
             for job in jobs:
                 self._fleet.is_scraped(job, variables)
-                self._fleet.endpoint(job, variables)
+                self._fleet.endpoints_of(job, variables)
         except SettingError as error:
             self._report_setting(error, variables)
 

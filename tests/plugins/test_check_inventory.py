@@ -103,6 +103,19 @@ def test_wrong_setting(check: Check, line: str, problem: str) -> None:
     assert found.endswith("(host web1, inventory/host_vars/web1.yml:2)")
 
 
+def test_wrong_number_of_instances(check: Check, roles: Path) -> None:
+    write(
+        roles,
+        {
+            "mill/defaults/main.yml": "mill_port: 8100\n",
+            "mill/meta/argument_specs.yml": "{argument_specs: {main: {options: {mill_wheels: {type: int}}}}}",
+            "mill/monitoring/scrape.yml": "- {job: mill, group: node_exporter, instances: mill_wheels}\n",
+        },
+    )
+    (found,) = check.problems(group_vars_all="mill_wheels: 2", host_vars_web1="mill_wheels: 0")
+    assert found.startswith("mill_wheels must be a number of instances from 1 to 99 (host web1, ")
+
+
 @pytest.mark.parametrize(
     ("channel", "problem"),
     [

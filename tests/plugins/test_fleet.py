@@ -55,6 +55,7 @@ def test_the_first_of_two_roles_counts(make_fleet: MakeFleet, tmp_path: Path, ro
         ("- group: x", "needs a `job`"),
         ("- job: node-exporter", "needs a `job`"),
         ("- {job: x, group: [a]}", "must be the name of a group"),
+        ("- {job: x, instances: 3}", "`instances` of the job x must be the name of the variable"),
         ("- job: shop", "the job shop exists twice"),
     ],
 )
@@ -197,6 +198,58 @@ def test_wrong_setting_names_variable_and_host(make_fleet: MakeFleet, setting: s
 def test_port_may_be_a_numeric_string(make_fleet: MakeFleet) -> None:
     (endpoint,) = make_fleet(host_vars_monitor="prometheus_port: '9191'").endpoints("prometheus")
     assert endpoint.port == 9191
+
+
+# Instances
+
+MILL = {
+    "mill/defaults/main.yml": "mill_port: 8100\nmill_wheels: '{{ wheels | default(2) }}'\n",
+    "mill/monitoring/scrape.yml": "- {job: mill, instances: mill_wheels}\n",
+}
+
+
+def test_each_instance_is_an_endpoint_and_a_target(make_fleet: MakeFleet, roles: Path) -> None:
+    write(roles, MILL)
+    fleet = make_fleet("mill: {hosts: {b: {wheels: 3, mill_listen_address: '::'}, a: {mill_port: 80}}}")
+    assert [(e.host, e.number, e.local_url) for e in fleet.endpoints("mill")] == [
+        ("b", 1, "http://[::1]:8101"),
+        ("b", 2, "http://[::1]:8102"),
+        ("b", 3, "http://[::1]:8103"),
+        ("a", 1, "http://127.0.0.1:81"),
+        ("a", 2, "http://127.0.0.1:82"),
+    ]
+    (job,) = fleet.scrape_jobs()
+    assert [(target["targets"], target["labels"]) for target in job.targets] == [
+        (["a:81"], {"host": "a"}),
+        (["a:82"], {"host": "a"}),
+        (["b:8101"], {"host": "b"}),
+        (["b:8102"], {"host": "b"}),
+        (["b:8103"], {"host": "b"}),
+    ]
+    assert job.config == {}
+
+
+def test_job_without_instances_has_no_number(make_fleet: MakeFleet) -> None:
+    assert [e.number for e in make_fleet().endpoints("prometheus")] == [None]
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "100", "true", "1.5", "many", "[1]"])
+def test_wrong_number_of_instances_is_named(make_fleet: MakeFleet, roles: Path, value: str) -> None:
+    write(roles, MILL)
+    fleet = make_fleet("mill: {hosts: {a: {}}}", host_vars_a=f"mill_wheels: {value}")
+    message = "mill_wheels of host a must be a number of instances from 1 to 99"
+    with pytest.raises(FleetError, match=message):
+        fleet.scrape_jobs()
+
+
+def test_instances_must_be_set_and_have_ports(make_fleet: MakeFleet, roles: Path) -> None:
+    write(roles, MILL)
+    with pytest.raises(FleetError, match="mill_wheels of host a is not set"):
+        make_fleet("mill: {hosts: {a: {mill_wheels: }}}").endpoints("mill")
+    fleet = make_fleet("mill: {hosts: {a: {mill_port: 65534}}}")
+    with pytest.raises(FleetError, match="mill_port of host a must leave room for 2 instances below 65536"):
+        fleet.endpoints("mill")
+    assert len(make_fleet("mill: {hosts: {a: {mill_port: 65533}}}").endpoints("mill")) == 2
 
 
 # Scrape jobs

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.systemd import cli_flags, systemd_unit
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.systemd import (
+    cli_flags,
+    systemd_drop_in,
+    systemd_unit,
+)
 
 
 class FilterModule:
@@ -13,4 +17,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return filter name to function."""
-        return {"cli_flags": cli_flags, "systemd_unit": systemd_unit}
+        return {"cli_flags": cli_flags, "systemd_drop_in": systemd_drop_in, "systemd_unit": systemd_unit}

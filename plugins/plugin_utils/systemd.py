@@ -96,10 +96,30 @@ def systemd_unit(unit: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, 
         The unit file, with the sandbox and supervision above under whatever ``unit`` sets.
 
     """
+    return _render(unit, overrides, DEFAULTS)
+
+
+def systemd_drop_in(unit: Mapping[str, Mapping[str, Any]], overrides: Mapping[str, Any] | None = None) -> str:
+    """Return the text of a drop-in for a unit that a package brings.
+
+    Args:
+        unit: As for :func:`systemd_unit`; only the sandbox is added, since the package knows how to start and stop.
+        overrides: The site's changes, of the same form; they win.
+
+    """
+    return _render(unit, overrides, {"Unit": {}, "Service": SANDBOX})
+
+
+def _render(
+    unit: Mapping[str, Mapping[str, Any]],
+    overrides: Mapping[str, Any] | None,
+    defaults: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """Return the sections of ``defaults``, each with what the unit and the site set in it."""
     lines: list[str] = []
-    for section in ("Unit", "Service", "Install"):
+    for section, default in defaults.items():
         own = {**unit.get(section, {}), **((overrides or {}).get(section) or {})}
-        settings = {**own, **{name: value for name, value in DEFAULTS[section].items() if name not in own}}
+        settings = {**own, **{name: value for name, value in default.items() if name not in own}}
         lines.append(f"[{section}]")
         for name, value in settings.items():
             lines += _lines(name, value)

@@ -10,6 +10,7 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.systemd impo
     SANDBOX,
     cli_flags,
     quote,
+    systemd_drop_in,
     systemd_unit,
 )
 
@@ -30,6 +31,15 @@ def test_unit_has_the_sandbox_unless_it_says_otherwise() -> None:
     assert not any(line.startswith("PrivateUsers=") for line in lines)
     for name in set(SANDBOX) - {"ProtectHome", "PrivateUsers"}:
         assert any(line.startswith(f"{name}=") for line in lines), name
+
+
+def test_drop_in_is_the_sandbox_and_what_is_named() -> None:
+    text = systemd_drop_in({"Service": {"User": "demo"}}, {"Service": {"PrivateUsers": False, "UMask": None}})
+    assert "[Install]" not in text
+    assert settings(text, "Unit") == []
+    lines = settings(text, "Service")
+    assert {"User=demo", "PrivateUsers=no", "ProtectHome=yes"} <= set(lines)
+    assert not any(line.startswith(("UMask=", "Restart=", "Type=")) for line in lines)
 
 
 def test_overrides_win_and_lists_repeat() -> None:

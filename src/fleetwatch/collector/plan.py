@@ -15,6 +15,8 @@ COLLECTORS = (
     "load",
     "processes",
     "system",
+    "units",
+    "unit_states",
     "temperature",
     "battery",
 )
@@ -35,6 +37,8 @@ class Plan:
     disk_devices_exclude: str
     network_devices_exclude: str
     disk_usage_mount_point: str
+    units_include: str
+    units_exclude: str
     listen_address: str
     port: int
     log_level: str

@@ -35,6 +35,10 @@ _PSEUDO_TYPES = (
 )
 _PARTITIONS_AND_PSEUDO_DISKS = r"(ram|zram|loop|fd|sr)\d+|(h|s|v|xv)d[a-z]+\d+|(nvme\d+n|mmcblk)\d+p\d+"
 _PSEUDO_INTERFACES = r"lo|veth.+|cali.+|lxc.+|tap.+"
+# Services with names that never come again, of systemd-run and D-Bus, and those of a moment.
+_TRANSIENT_UNITS = (
+    r"run-(u\d+|r[0-9a-f]{32}|p\d+-i\d+)\.service|dbus-:.+|(modprobe|systemd-fsck|user-runtime-dir)@.+"
+)
 
 
 class Settings(ServiceSettings):
@@ -68,6 +72,13 @@ class Settings(ServiceSettings):
     )
     disk_usage_mount_point: str = Field(
         "/", pattern="^/", description="Mount point that gauge_disk_usage is about"
+    )
+
+    units_include: Pattern = Field(
+        ".+", description="systemd services that are told of, as a regular expression"
+    )
+    units_exclude: Pattern = Field(
+        _TRANSIENT_UNITS, description="systemd services of these that are left out, as a regular expression"
     )
 
     listen_address: str = Field("0.0.0.0", description="Address to listen on")  # noqa: S104 - Prometheus scrapes it

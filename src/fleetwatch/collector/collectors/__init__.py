@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from fleetwatch.collector.plan import Plan
 
-from . import cpu, memory, network, sensors, storage, system
+from . import cpu, memory, network, sensors, storage, system, unit_states, units
 from .families import Metrics
 
 Collect = Callable[[], Metrics]
@@ -29,6 +29,8 @@ def build(plan: Plan) -> dict[str, Collect]:
         "load": lambda: system.load,
         "processes": lambda: system.processes,
         "system": lambda: system.system,
+        "units": lambda: units.Units(plan),
+        "unit_states": lambda: unit_states.UnitStates(plan),
         "temperature": lambda: sensors.temperatures,
         "battery": lambda: sensors.battery,
     }

@@ -103,7 +103,8 @@ def systemd_drop_in(unit: Mapping[str, Mapping[str, Any]], overrides: Mapping[st
     """Return the text of a drop-in for a unit that a package brings.
 
     Args:
-        unit: As for :func:`systemd_unit`; only the sandbox is added, since the package knows how to start and stop.
+        unit: As for :func:`systemd_unit`; only the sandbox is added. How the service starts and stops
+            is the package's business.
         overrides: The site's changes, of the same form; they win.
 
     """

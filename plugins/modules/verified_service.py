@@ -15,6 +15,8 @@ description:
     before are put back and activated, and the task fails with the reason.
   - A run that was interrupted between writing and activating is completed by the next run.
   - A service whose program was replaced on disk is restarted.
+  - A service may be instances of a template unit. With O(rolling) these are changed one after another, so
+    that the others go on serving; if one does not take the change, the next is left as it is.
 attributes:
   check_mode:
     support: full
@@ -62,9 +64,24 @@ options:
     elements: list
     default: []
   units:
-    description: Unit name, such as V(prometheus.service), to content.
+    description:
+      - Unit name, such as V(prometheus.service), to content. They are activated in this order.
+      - A changed target (V(.target)) is read again, but never restarted,
+        which would restart all that it groups.
     type: dict
     required: true
+  instances:
+    description:
+      - Template unit among O(units), such as V(worker@.service), to the number of its instances. Those from
+        1 to the number run; others are stopped and disabled once the service is ready.
+    type: dict
+    default: {}
+  rolling:
+    description:
+      - Unit or instance, such as V(worker@1.service), to a URL that answers with a status of 200 once it is
+        ready. The next unit is activated only after that.
+    type: dict
+    default: {}
   mask:
     description: Units that are stopped and masked, such as the one that a package brings along.
     type: list
@@ -134,7 +151,7 @@ changed_files:
   type: list
   elements: str
 activated:
-  description: What was done to the units, such as V(reload) or V(restart).
+  description: What was done to the units, such as V(reload), V(restart) or V(stop).
   returned: always
   type: dict
 """
@@ -183,7 +200,19 @@ class VerifiedService:
         self.module = module
         self.params: dict[str, Any] = module.params
         self.name: str = self.params["name"]
-        self.units: list[str] = list(self.params["units"])
+        for template in self.params["instances"]:
+            if template not in self.params["units"] or "@." not in template:
+                words = f"instances: {template} is no template among the units, such as worker@.service"
+                module.fail_json(msg=f"{self.name}: {words}")
+        self.units: list[str] = [
+            instance
+            for unit in self.params["units"]
+            for instance in instances_of(unit, self.params["instances"].get(unit))
+        ]
+        self.touched: set[str] = set()
+        """Units that a change has reached."""
+        self.added: list[str] = []
+        """Instances that did not belong to the service before."""
         self.config_dir = Path(self.params["config_dir"] or "/nonexistent")
         self.gid = primary_group(self.params["user"])
         self.user_missing = self.gid == NO_GROUP
@@ -302,13 +331,33 @@ class VerifiedService:
             state = self._show(unit)
             if state.get("ActiveState") not in {"active", "reloading"}:
                 plan[unit] = "start" if state.get("ActiveState") in {"inactive", None} else "restart"
-            elif unit in changed_units or state["NeedDaemonReload"] == "yes" or program_replaced(state):
+                if template_of(unit) != unit and state.get("UnitFileState") != "enabled":
+                    self.added.append(unit)
+            elif unit.endswith(".target"):
+                if state.get("UnitFileState") != "enabled":
+                    plan[unit] = "enable"
+            elif (
+                template_of(unit) in changed_units
+                or state["NeedDaemonReload"] == "yes"
+                or program_replaced(state)
+            ):
                 plan[unit] = "restart"
             elif relevant:
                 plan[unit] = self.params["activation"]
             elif state.get("UnitFileState") != "enabled":
                 plan[unit] = "enable"
-        return plan
+        return plan | dict.fromkeys(self._surplus(), "stop")
+
+    def _surplus(self) -> list[str]:
+        """Return the instances that run or are enabled, but are not wanted."""
+        found: set[str] = set()
+        for template in self.params["instances"]:
+            pattern = template.replace("@.", "@*.")
+            _, out, _ = self._systemctl("list-units", "--all", "--plain", "--no-legend", pattern)
+            lines = (line.split() for line in out.splitlines())
+            found |= {name for name, _, active, *_ in lines if active != "inactive"}
+            found |= {path.name for path in UNIT_DIR.glob(f"*.wants/{pattern}")}
+        return sorted(found - {*self.units})
 
     def _is_live(self, file: ManagedFile) -> bool:
         relative = str(file.path.relative_to(self.config_dir))
@@ -339,9 +388,11 @@ class VerifiedService:
 
     def _put_back(self, applied: list[ManagedFile], plan: dict[str, str], *, reload_units: bool) -> str:
         """Undo a change that failed and return a sentence that says how that went."""
-        new = [file.path.name for file in self.unit_files if file.before is None]
-        if new:
-            self._systemctl("disable", "--now", *new)
+        files = {file.path.name for file in self.unit_files if file.before is None}
+        new = [unit for unit in self.units if template_of(unit) in files]
+        gone = [*new, *(unit for unit in self.added if unit not in new)]
+        if gone:
+            self._systemctl("disable", "--now", *gone)
         for file in reversed(applied):
             file.restore()
         if len(new) == len(self.units):
@@ -349,10 +400,11 @@ class VerifiedService:
             return "It had never run here, so the new files were removed again."
         if not applied:
             return "No file had been changed."
-        old = {unit: verb for unit, verb in plan.items() if unit not in new}
+        back = {"start": "restart", "stop": "start"}
+        old = {unit: plan[unit] for unit in plan if unit in self.touched and unit not in gone}
         try:
             self._activate(
-                {unit: "restart" if verb == "start" else verb for unit, verb in old.items()},
+                {unit: back.get(verb, verb) for unit, verb in old.items()},
                 reload_units=reload_units,
             )
         except ActivationError as error:
@@ -380,15 +432,26 @@ class VerifiedService:
             self._must("daemon-reload")
         if not plan:
             return
-        self._must("enable", "--quiet", *plan)
+        surplus = [unit for unit, verb in plan.items() if verb == "stop"]
+        if len(surplus) < len(plan):
+            self._must("enable", "--quiet", *(unit for unit in plan if unit not in surplus))
         started = [unit for unit, verb in plan.items() if verb in {"start", "restart"}]
         for unit, verb in plan.items():
+            if unit in surplus:
+                continue
+            self.touched.add(unit)
             if unit in started:
                 self._systemctl("reset-failed", unit)
                 self._must(verb, unit)
             elif verb == "reload":
                 self._reload(unit)
-        self._wait_ready(started)
+            if verb != "enable" and unit in self.params["rolling"]:
+                self._wait_ready([unit] if unit in started else [], [self.params["rolling"][unit]])
+        self._wait_ready(started, self.params["ready"])
+        for unit in surplus:
+            self.touched.add(unit)
+            self._must("disable", "--now", "--quiet", unit)
+            self._systemctl("reset-failed", unit)
 
     def _reload(self, unit: str) -> None:
         """Reload, and see in the service's metrics that it took the new configuration."""
@@ -409,9 +472,9 @@ class VerifiedService:
             time.sleep(POLL_SECONDS)
         raise ActivationError(f"did not take the new configuration in time.\n{self._journal(unit)}")
 
-    def _wait_ready(self, started: list[str]) -> None:
+    def _wait_ready(self, started: list[str], urls: list[str]) -> None:
         deadline = time.monotonic() + self.params["timeout"]
-        waiting = list(self.params["ready"])
+        waiting = list(urls)
         reason = ""
         while True:
             for unit in started:
@@ -426,8 +489,9 @@ class VerifiedService:
             if not waiting:
                 return
             if time.monotonic() > deadline:
+                unit = started[0] if started else self.units[0]
                 raise ActivationError(
-                    f"not ready after {self.params['timeout']} s: {reason}\n{self._journal(self.units[0])}"
+                    f"not ready after {self.params['timeout']} s: {reason}\n{self._journal(unit)}"
                 )
             time.sleep(POLL_SECONDS)
 
@@ -450,6 +514,18 @@ class VerifiedService:
                 f"systemctl {' '.join(arguments)} failed: {err.strip() or out.strip()}\n"
                 f"{self._journal(self.units[0])}"
             )
+
+
+def instances_of(unit: str, count: int | str | None) -> list[str]:
+    """Return the instances 1 to ``count`` of a template unit; of another unit its name."""
+    if count is None:
+        return [unit]
+    return [unit.replace("@.", f"@{number}.") for number in range(1, int(count) + 1)]
+
+
+def template_of(unit: str) -> str:
+    """Return the name of the file that describes a unit: of an instance that of its template."""
+    return re.sub("@[^.]+", "@", unit)
 
 
 def primary_group(user: str) -> int:
@@ -511,6 +587,8 @@ def main() -> None:
             "prune": {"type": "list", "elements": "str", "default": []},
             "validate": {"type": "list", "elements": "list", "default": []},
             "units": {"type": "dict", "required": True},
+            "instances": {"type": "dict", "default": {}},
+            "rolling": {"type": "dict", "default": {}},
             "mask": {"type": "list", "elements": "str", "default": []},
             "activation": {"type": "str", "choices": ["reload", "restart"], "default": "restart"},
             "reload_check": {

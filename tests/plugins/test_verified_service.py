@@ -99,6 +99,8 @@ class Host:
             "prune": [],
             "validate": [["/bin/sh", "{config}/demo.yml"]],
             "units": {UNIT: "[Service]\n"},
+            "instances": {},
+            "rolling": {},
             "mask": [],
             "activation": "reload",
             "reload_check": None,
@@ -321,7 +323,7 @@ def test_new_unit_that_fails_leaves_the_old_one_running(host: Host, monkeypatch:
     host.run()
     before = host.content()
 
-    def not_up(service: VerifiedService, started: list[str]) -> None:
+    def not_up(service: VerifiedService, started: list[str], urls: list[str]) -> None:
         if "second.service" in started:
             raise verified_service.ActivationError("second.service does not stay up.")
 
@@ -333,6 +335,146 @@ def test_new_unit_that_fails_leaves_the_old_one_running(host: Host, monkeypatch:
     assert "disable --now second.service" in host.systemd.calls
     assert "stop demo.service" not in host.systemd.calls
     assert host.content() == before
+
+
+class Instances:
+    """Several units of a template, and their URLs, which answer only while the unit runs."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.active: set[str] = set()
+        self.enabled: set[str] = set()
+        self.broken: set[str] = set()
+        self.asked: list[str] = []
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        verb, *units = [argument for argument in arguments if not argument.startswith("-")]
+        if verb == "show":
+            unit = units[-1]
+            state = f"ActiveState={'active' if unit in self.active else 'inactive'}\nMainPID=0\nNRestarts=0\n"
+            enabled = "enabled" if unit in self.enabled else "disabled"
+            return 0, f"{state}UnitFileState={enabled}\nNeedDaemonReload=no\n", ""
+        if verb == "list-units":
+            return 0, "".join(f"{unit} loaded active running\n" for unit in sorted(self.active)), ""
+        self.calls.append(" ".join([verb, *units]))
+        if verb in {"start", "restart"}:
+            self.active |= {*units}
+        elif verb == "enable":
+            self.enabled |= {*units}
+        elif verb == "disable":
+            self.active -= {*units}
+            self.enabled -= {*units}
+        return 0, "", ""
+
+    def not_ready(self, url: str, certificate: str | None = None) -> str:
+        unit = url.removeprefix("http://")
+        self.asked.append(unit)
+        self.calls.append(f"ask {unit}")
+        return f"{url}: refused" if unit in self.broken or unit not in self.active else ""
+
+    def done(self) -> list[str]:
+        """Return what was done to the instances, without what is asked twice."""
+        return [call for call in self.calls if call.split()[0] in {"start", "restart", "ask", "disable"}]
+
+
+TEMPLATE = "demo@.service"
+
+
+@pytest.fixture
+def instances(host: Host, monkeypatch: pytest.MonkeyPatch) -> Instances:
+    systemd = Instances()
+    host.systemd = systemd  # type: ignore[assignment]
+    monkeypatch.setattr(verified_service, "not_ready", systemd.not_ready)
+    return systemd
+
+
+def scaled(count: int, content: str = "[Service]\n", text: str = "good") -> dict[str, Any]:
+    units = [f"demo@{number}.service" for number in range(1, count + 1)]
+    return {
+        "units": {TEMPLATE: content, "demo.target": "[Unit]\n"},
+        "instances": {TEMPLATE: count},
+        "rolling": {unit: f"http://{unit}" for unit in units},
+        "files": {"demo.yml": text},
+        "activation": "restart",
+    }
+
+
+def test_instances_of_a_template_run_and_the_second_time_nothing_changes(
+    host: Host, instances: Instances
+) -> None:
+    assert host.run(**scaled(2))["activated"] == {
+        "demo@1.service": "start",
+        "demo@2.service": "start",
+        "demo.target": "start",
+    }
+    assert instances.active == instances.enabled == {"demo@1.service", "demo@2.service", "demo.target"}
+    assert {"units/demo@.service", "units/demo.target"} <= host.content().keys()
+    assert host.run(**scaled(2))["changed"] is False
+
+
+@pytest.mark.parametrize("change", [{"content": "[Service]\nNice=1\n"}, {"text": "better"}])
+def test_instances_are_changed_one_after_another(
+    host: Host, instances: Instances, change: dict[str, str]
+) -> None:
+    host.run(**scaled(3))
+    activated = host.run(**scaled(3, **change))["activated"]
+    assert activated == {f"demo@{number}.service": "restart" for number in (1, 2, 3)}, "not the target"
+    assert instances.done() == [
+        f"{verb} demo@{number}.service" for number in (1, 2, 3) for verb in ("restart", "ask")
+    ]
+
+
+def test_fewer_instances_leave_none_behind(host: Host, instances: Instances) -> None:
+    host.run(**scaled(3))
+    result = host.run(**scaled(1))
+    assert result["activated"] == {"demo@2.service": "stop", "demo@3.service": "stop"}
+    assert instances.active == instances.enabled == {"demo@1.service", "demo.target"}
+    assert host.run(**scaled(1))["changed"] is False
+    assert host.run(**scaled(2))["activated"] == {"demo@2.service": "start"}
+
+
+def test_an_instance_that_is_enabled_but_down_goes_too(host: Host, instances: Instances) -> None:
+    host.run(**scaled(1))
+    wants = verified_service.UNIT_DIR / "demo.target.wants"
+    wants.mkdir()
+    (wants / "demo@7.service").symlink_to(verified_service.UNIT_DIR / TEMPLATE)
+    (wants / "other@7.service").symlink_to(verified_service.UNIT_DIR / TEMPLATE)
+    assert host.run(**scaled(1))["activated"] == {"demo@7.service": "stop"}
+
+
+def test_the_first_instance_that_fails_keeps_the_others_as_they_are(host: Host, instances: Instances) -> None:
+    host.run(**scaled(3))
+    before = host.content()
+    instances.broken = {"demo@2.service"}
+    message = host.fail(**scaled(3, text="worse"))
+    assert "not ready after 1 s: http://demo@2.service: refused" in message
+    assert host.content() == before
+    assert not any("demo@3.service" in call for call in instances.done())
+    assert (
+        instances.active == {*instances.enabled} == {*(f"demo@{n}.service" for n in (1, 2, 3)), "demo.target"}
+    )
+    assert instances.done()[:2] == ["restart demo@1.service", "ask demo@1.service"]
+
+
+def test_an_added_instance_that_fails_is_gone_again(host: Host, instances: Instances) -> None:
+    host.run(**scaled(1))
+    instances.broken = {"demo@2.service"}
+    assert "demo@2.service: refused" in host.fail(**scaled(2))
+    assert instances.active == instances.enabled == {"demo@1.service", "demo.target"}
+    assert "restart demo@1.service" not in instances.calls
+
+
+def test_first_instances_that_fail_leave_nothing(host: Host, instances: Instances) -> None:
+    instances.broken = {"demo@1.service"}
+    assert "never run here" in host.fail(**scaled(2))
+    assert instances.active == instances.enabled == set()
+    assert host.content() == {}
+
+
+@pytest.mark.parametrize("name", ["demo@.servce", "demo.target"])
+def test_instances_must_be_of_a_template(host: Host, instances: Instances, name: str) -> None:
+    message = host.fail(**{**scaled(1), "instances": {name: 2}})
+    assert f"instances: {name} is no template among the units" in message
 
 
 def test_metric_is_read_with_and_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:

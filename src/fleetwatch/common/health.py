@@ -43,9 +43,11 @@ def registry() -> CollectorRegistry:
 def answer(path: str, accept: str, ready: Ready, metrics: CollectorRegistry) -> tuple[int, str, bytes] | None:
     """Return status, content type and body for one of the three paths, ``None`` for any other.
 
+    /livez is another name for /healthz.
+
     accept: the request's Accept header, which chooses the format of /metrics.
     """
-    if path == "/healthz":
+    if path in ("/healthz", "/livez"):
         return _json(200, {"status": "alive"})
     if path == "/readyz":
         reason = ready()

@@ -33,10 +33,14 @@ class Basics:
     threads: int
     """Requests worked on at the same time."""
     log_level: str
+    unix_socket: str | None = None
+    """Path of a socket to listen on instead, for a proxy on the same host. Its directory says who may."""
 
     @property
     def bind(self) -> str:
         """Return where to listen, as gunicorn takes it."""
+        if self.unix_socket is not None:
+            return f"unix:{self.unix_socket}"
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{host}:{self.port}"
 

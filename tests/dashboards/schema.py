@@ -257,7 +257,8 @@ TARGET = keys(
         "legendFormat": TEXT,
         "range": BOOL,
         "refId": {"type": "string", "pattern": "^[A-Z]$"},
-    }
+    },
+    {"exemplar": BOOL},
 )
 
 

@@ -15,13 +15,14 @@ from prometheus_client import CollectorRegistry
 from fleetwatch.dashboards.files import ROOT, kept
 from fleetwatch.dashboards.lint import metrics, problems
 from fleetwatch.dashboards.queries import annotation_queries, panels, queries
+from fleetwatch.demo.metrics import ApiMetrics, PoolMetrics, WorkerMetrics
 from fleetwatch.dispatcher.metrics import DeliveryMetrics, HousekeepingMetrics, ReconciliationMetrics
 from fleetwatch.receiver.metrics import Metrics
 from fleetwatch.simulator.metrics import OwnMetrics
 
 Json = dict[str, Any]
 UIDS = {path.stem for path in kept()}
-OURS = ("alert_receiver_", "alert_dispatcher_", "metrics_simulator_")
+OURS = ("alert_receiver_", "alert_dispatcher_", "metrics_simulator_", "transactions_")
 """How the names of the metrics begin that our own services have."""
 
 
@@ -46,7 +47,12 @@ def _own_metrics() -> set[str]:
     ReconciliationMetrics(registry)
     HousekeepingMetrics(registry)
     OwnMetrics(registry, Mock(names=()))
-    return set(registry._names_to_collectors)
+    PoolMetrics(registry)
+    ApiMetrics(registry)
+    worker = CollectorRegistry()  # a process of its own; some names are the API's too
+    PoolMetrics(worker)
+    WorkerMetrics(worker)
+    return {*registry._names_to_collectors, *worker._names_to_collectors}
 
 
 def test_metrics_of_our_services_are_there(each_dashboard: Json) -> None:

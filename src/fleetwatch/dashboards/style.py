@@ -156,6 +156,8 @@ class Query:
 
     expr: str
     legend: str
+    exemplars: bool = False
+    """Whether single observations are drawn too, where Prometheus keeps them; they lead to traces."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +181,9 @@ class Column:
     cell: str | None = None
 
 
-def query(expr: str, legend: str = "{{host}}") -> Query:
+def query(expr: str, legend: str = "{{host}}", *, exemplars: bool = False) -> Query:
     """Return a query; its text may be spread over lines."""
-    return Query(" ".join(expr.split()), legend)
+    return Query(" ".join(expr.split()), legend, exemplars)
 
 
 def quantile(share: float, histogram: str, matchers: str = CHOSEN, by: str = "") -> str:
@@ -692,6 +694,8 @@ def _panel(  # noqa: PLR0913, PLR0917 - what the kinds of panels share
     for entry in queries:
         target = prometheus.Dataquery().expr(entry.expr).legend_format(entry.legend)
         target.format(form).editor_mode(QueryEditorMode.CODE).datasource(DATASOURCE)
+        if entry.exemplars:
+            target.exemplar(True)
         panel.with_target(target.instant() if instant else target.range())
     result: Panel = panel
     return result

@@ -356,7 +356,7 @@ def test(console: Console, arguments: list[str]) -> None:
         with console.phase("vagrant provision: nothing may change"):
             converge(console, names, "provision", changes=False)
         with console.phase("pytest tests/vagrant"):
-            command = [str(VENV / "bin" / "pytest"), "-v", "tests/vagrant", *arguments]
+            command = [str(VENV / "bin" / "pytest"), "-vv", "tests/vagrant", *arguments]
             console.run(vagrant.within(TEST_SECONDS, command), log="vagrant", watcher=Tests(), cwd=ROOT)
     finally:
         if os.environ.get("LAB_KEEP") == "1":

@@ -345,7 +345,8 @@ class Instances:
         self.active: set[str] = set()
         self.enabled: set[str] = set()
         self.broken: set[str] = set()
-        self.asked: list[str] = []
+        """Not ready after the next start; well again after one more."""
+        self.failed: set[str] = set()
 
     def __call__(self, *arguments: str) -> tuple[int, str, str]:
         verb, *units = [argument for argument in arguments if not argument.startswith("-")]
@@ -359,6 +360,7 @@ class Instances:
         self.calls.append(" ".join([verb, *units]))
         if verb in {"start", "restart"}:
             self.active |= {*units}
+            self.broken -= self.failed & {*units}
         elif verb == "enable":
             self.enabled |= {*units}
         elif verb == "disable":
@@ -368,8 +370,8 @@ class Instances:
 
     def not_ready(self, url: str, certificate: str | None = None) -> str:
         unit = url.removeprefix("http://")
-        self.asked.append(unit)
         self.calls.append(f"ask {unit}")
+        self.failed |= {unit} & self.broken
         return f"{url}: refused" if unit in self.broken or unit not in self.active else ""
 
     def done(self) -> list[str]:
@@ -448,6 +450,7 @@ def test_the_first_instance_that_fails_keeps_the_others_as_they_are(host: Host, 
     instances.broken = {"demo@2.service"}
     message = host.fail(**scaled(3, text="worse"))
     assert "not ready after 1 s: http://demo@2.service: refused" in message
+    assert "the service runs with them" in message
     assert host.content() == before
     assert not any("demo@3.service" in call for call in instances.done())
     assert (

@@ -35,6 +35,7 @@ class InjectedError(Exception):
 def create_app(settings: Settings) -> Flask:
     """Return the WSGI application."""
     app = Flask(__name__, static_folder=None)
+    app.url_map.merge_slashes = False  # it would redirect
     app.extensions["transactions"] = Api(settings)
     app.before_request(_begin)
     app.before_request(_misbehave)
@@ -56,9 +57,10 @@ def _begin() -> None:
     if g.watched:
         api().metrics.in_progress.inc()
     parent = request.headers.get("traceparent")
-    facts: dict[str, tracing.Attribute] = {"http.request.method": g.method, "http.route": g.route}
-    g.span = tracing.span(f"{g.method} {g.route}", parent, **facts)
+    g.span = tracing.span(f"{g.method} {g.route}", parent)
     g.told = g.span.__enter__()
+    g.told.set_attribute("http.request.method", g.method)
+    g.told.set_attribute("http.route", g.route)
     g.traceparent = traces.join(parent)
 
 
@@ -75,17 +77,12 @@ def _misbehave() -> None:
 def _problem(error: Exception) -> Response:
     """Answer what went wrong, as RFC 9457 has it."""
     headers: dict[str, str] = {}
-    if isinstance(error, HTTPException) and error.response is not None:
-        return Response.force_type(error.response)
     if isinstance(error, HTTPException):
         status, detail = error.code or _FAILED, error.description or ""
         headers = {name: value for name, value in error.get_headers() if name != "Content-Type"}
     elif isinstance(error, UnavailableError):
-        status, detail, headers = (
-            503,
-            "the database does not answer; try again",
-            {"Retry-After": _RETRY_AFTER},
-        )
+        status, detail = 503, "the database does not answer; try again"
+        headers = {"Retry-After": _RETRY_AFTER}
     elif isinstance(error, GatewayError):
         status, detail = 504, str(error)
     elif isinstance(error, InjectedError | DeliberateError):

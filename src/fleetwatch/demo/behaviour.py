@@ -1,7 +1,7 @@
 """How the API misbehaves: which share of its requests fails, and how slow they are.
 
-The settings say it for every day. For a while, an hour at most, ``behaviour.json`` in ``state_directory`` says
-otherwise; all instances read it when it changes. When its time is over the settings hold again, without
+The settings say it for every day. For a while, an hour at most, ``behaviour.json`` in ``state_directory``
+says otherwise; all instances read it when it changes. When its time is over the settings hold again, without
 anybody's help: an experiment that is forgotten ends by itself.
 """
 

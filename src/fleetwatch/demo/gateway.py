@@ -31,13 +31,11 @@ class Gateway:
     def authorise(self, amount: Decimal, currency: str) -> str | None:
         """Return the gateway's id of the payment, ``None`` when it declines; raise GatewayError."""
         began = time.monotonic()
-        facts: dict[str, tracing.Attribute] = {
-            "peer.service": "payment-gateway",
-            "payment.amount": str(amount),
-            "payment.currency": currency,
-        }
         outcome = "error"
-        with tracing.span("authorise payment", **facts) as span:
+        with tracing.span("authorise payment") as span:
+            span.set_attribute("peer.service", "payment-gateway")
+            span.set_attribute("payment.amount", str(amount))
+            span.set_attribute("payment.currency", currency)
             try:
                 payment = self._ask()
                 outcome = "declined" if payment is None else "authorised"

@@ -13,8 +13,8 @@ from fleetwatch.demo import schemas
 from fleetwatch.demo.behaviour import Change, Current
 
 _DESCRIPTION = (
-    "A payment service to watch. Requests for transactions fail and are slow on purpose, as its settings say, "
-    "so a 500 may come from any of them."
+    "A payment service to watch. Requests for transactions fail and are slow on purpose, as its settings "
+    "say, so a 500 may come from any of them."
 )
 _REASONS = {
     400: "The request is wrong; the detail says where",
@@ -55,7 +55,7 @@ def document() -> dict[str, Any]:
         "description": "Chosen by the caller: a request that comes again with it is not done again",
         "schema": {"type": "string", "pattern": schemas.KEY},
     }
-    token = {"security": [{"bearer": []}]}
+    token: dict[str, Any] = {"security": [{"bearer": []}]}
     control = (401, 403, 500)
     return {
         "openapi": "3.1.0",

@@ -47,13 +47,11 @@ def trace_queries(engine: Engine) -> None:
         if tracing.current_traceparent() is None:
             return
         operation = statement.split(maxsplit=1)[0].upper()
-        facts: dict[str, tracing.Attribute] = {
-            "db.system.name": "postgresql",
-            "db.operation.name": operation,
-            "db.query.text": statement,  # values are parameters, so it holds none
-        }
-        context.fleetwatch_span = tracing.span(f"{operation} postgresql", **facts)
-        context.fleetwatch_span.__enter__()
+        context.fleetwatch_span = tracing.span(f"{operation} postgresql")
+        span = context.fleetwatch_span.__enter__()
+        span.set_attribute("db.system.name", "postgresql")
+        span.set_attribute("db.operation.name", operation)
+        span.set_attribute("db.query.text", statement)  # values are parameters, so it holds none
 
     @event.listens_for(engine, "after_cursor_execute")
     def _end(

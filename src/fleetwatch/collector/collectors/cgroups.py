@@ -103,8 +103,8 @@ class Tree:
             elif name.endswith(SLICE):
                 yield from self._below(f"{path}/{name}")
 
-    def pids(self, group: Group) -> list[int]:
-        """Return the processes of a service."""
+    def pids(self, group: Group) -> list[int] | None:
+        """Return the processes of a service, or None when it has ended."""
         return _pids(self.units + group.path)
 
 
@@ -147,12 +147,12 @@ def words(text: bytes) -> list[list[str]]:
     return [line.split() for line in text.decode().splitlines() if line.strip()]
 
 
-def _pids(directory: str) -> list[int]:
-    found = [int(pid) for pid in (read(f"{directory}/cgroup.procs") or b"").split()]
+def _pids(directory: str) -> list[int] | None:
     try:
         below = [entry.path for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False)]
-    except OSError:  # it ended just now
-        return found
+    except OSError:
+        return None
+    found = [int(pid) for pid in (read(f"{directory}/cgroup.procs") or b"").split()]
     for path in below:
-        found += _pids(path)
+        found += _pids(path) or ()
     return found

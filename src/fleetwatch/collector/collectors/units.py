@@ -100,8 +100,8 @@ class Units:
                 ["unit"],
                 {
                     "host_unit_cpu_limit_cores": "Cores that the service may use, if it has a limit.",
-                    "host_unit_memory_bytes": "Memory of the service without cached files not in use; where it "
-                    "is read from processes, what each has for itself and the most that one shares.",
+                    "host_unit_memory_bytes": "Memory of the service without cached files not in use; where "
+                    "it is read from processes, what each has for itself and the most that one shares.",
                     "host_unit_memory_limit_bytes": "Memory that the service may use, if it has a limit.",
                     "host_unit_tasks": "Processes and threads of the service.",
                 },
@@ -190,10 +190,13 @@ class Units:
         return not self._stacked[device]
 
     def _from_processes(self, use: Use, tree: Tree, group: Group) -> None:
+        pids = tree.pids(group)
+        if pids is None:  # a 0 would look as if it had started anew
+            return
         seen = self._processes.get(group.unit)
         if seen is None or seen.inode != group.inode:
             seen = self._processes[group.unit] = Processes(group.inode)
-        seen.look(tree.pids(group))
+        seen.look(pids)
         if use.cpu is None:
             use.cpu, use.sources["cpu"] = seen.cpu, "proc"
         if use.memory is None:

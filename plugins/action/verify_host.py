@@ -158,7 +158,7 @@ def _prometheus(fleet: Fleet, variables: HostVariables, rules: dict[str, str]) -
     files |= {f"{name}.yml": content for name, content in own_rules.items()}
     return {
         "targets": {
-            job.name: {target["targets"][0]: target["labels"]["host"] for target in job.targets}
+            job.name: [(_where(target), target["labels"]["host"]) for target in job.targets]
             for job in fleet.scrape_jobs()
         },
         "own_jobs": [job["job_name"] for job in variables.get("prometheus_extra_scrape_configs") or ()],
@@ -171,6 +171,12 @@ def _prometheus(fleet: Fleet, variables: HostVariables, rules: dict[str, str]) -
         },
         "alertmanagers": {endpoint.host: endpoint.url for endpoint in fleet.endpoints("alertmanager")},
     }
+
+
+def _where(target: Mapping[str, Any]) -> str:
+    """Return where Prometheus asks for a target, as ``verify_host`` names it."""
+    (address,), labels = target["targets"], target["labels"]
+    return f"{address} (probe {labels['name']})" if "prober" in labels else str(address)
 
 
 def _alertmanager(fleet: Fleet) -> dict[str, Any]:

@@ -72,7 +72,7 @@ offset:
 
 import json  # noqa: E402 - Ansible's documentation blocks come first
 import time  # noqa: E402
-from collections.abc import Callable, Iterable, Iterator, Mapping  # noqa: E402
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence  # noqa: E402
 from concurrent.futures import ThreadPoolExecutor  # noqa: E402
 from datetime import UTC, datetime, timedelta  # noqa: E402
 from functools import partial  # noqa: E402
@@ -185,8 +185,8 @@ def ready_problem(url: str) -> str:
 def prometheus_rows(plan: dict[str, Any], timeout: float) -> Iterator[Row]:
     """Yield the lines about one Prometheus.
 
-    :param plan: its ``url``; ``targets``: job -> address -> host; ``own_jobs``: the site's own jobs;
-        ``rules``: file -> group -> rules; ``alertmanagers``: host -> URL.
+    :param plan: its ``url``; ``targets``: job -> pairs of address and host; ``own_jobs``: the site's own
+        jobs; ``rules``: file -> group -> rules; ``alertmanagers``: host -> URL.
     :param timeout: seconds to wait for what is not settled yet.
     :raises ApiError: Prometheus does not answer.
     """
@@ -199,7 +199,7 @@ def prometheus_rows(plan: dict[str, Any], timeout: float) -> Iterator[Row]:
 
 
 def target_findings(
-    url: str, expected: Mapping[str, Mapping[str, str]], own_jobs: set[str], timeout: float
+    url: str, expected: Mapping[str, Sequence[Sequence[str]]], own_jobs: set[str], timeout: float
 ) -> list[tuple[str, list[str], str]]:
     """Return for each job its problems, and how many targets are up.
 
@@ -221,17 +221,20 @@ def target_findings(
 
 
 def judge_targets(
-    targets: list[dict[str, Any]], expected: Mapping[str, Mapping[str, str]], own_jobs: set[str]
+    targets: list[dict[str, Any]], expected: Mapping[str, Sequence[Sequence[str]]], own_jobs: set[str]
 ) -> list[tuple[str, list[str], str]]:
     """Compare targets, as Prometheus' API shows them, with the expected ones; see ``target_findings``."""
     found: dict[str, dict[tuple[str, str], dict[str, Any]]] = {job: {} for job in expected}
     for target in targets:
         before_relabelling = target["discoveredLabels"]
-        key = before_relabelling["__address__"], before_relabelling.get("host", "")
+        address = before_relabelling["__address__"]
+        if "prober" in before_relabelling:  # one address for all that it probes
+            address += f" (probe {before_relabelling['name']})"
+        key = address, before_relabelling.get("host", "")
         found.setdefault(target["scrapePool"], {})[key] = target
     findings = []
     for job, actual in sorted(found.items()):
-        wanted = actual.keys() if job in own_jobs else {*expected.get(job, {}).items()}
+        wanted = actual.keys() if job in own_jobs else {(*pair,) for pair in expected.get(job, ())}
         missing = [_target_name(*key) for key in wanted - actual.keys()]
         extra = [_target_name(*key) for key in actual.keys() - wanted]
         down = [

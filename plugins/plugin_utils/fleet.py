@@ -11,6 +11,8 @@ A *component* is a role with a folder ``monitoring/``; its group of hosts has th
 
 A program that runs several times on a host is one job with *instances*: its entry names the variable that
 says how many there are, and instance n is served at ``J_port`` + n.
+
+A job with a *prober* is about hosts that serve nothing for it themselves; see ``probes.py``.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ansible.parsing.dataloader import DataLoader
+    from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.probes import Probing
 
 DEFAULT_SCHEME = "http"
 ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - the default is that of the programs themselves
@@ -45,11 +48,11 @@ JOB_SETTINGS = ("port", "scheme", "metrics_path", "scrape")
 
 _COLLECTION_ROLES = Path(__file__).parents[2] / "roles"
 _RESERVED_LABELS = frozenset({"host", "instance", "job"})
-_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
+LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _JOB = re.compile(r"[a-z_][a-z0-9_]*")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 _MAX_PORT = 65535
-_MAX_INSTANCES = 99
+_MAX_INSTANCES = 64
 _MAX_HOPS = 10
 # The two kinds of expression that make up nearly all templates in inventories. To follow them by hand
 # saves the third of a millisecond that Ansible takes to compile a template: seconds in a large fleet.
@@ -92,6 +95,8 @@ class Job:
     """Further keys of Prometheus' ``scrape_config``, as the component wrote them."""
     instances: str | None = None
     """Variable that says how often a host runs it; None for once, at the job's port itself."""
+    prober: str = ""
+    """Job whose hosts ask others for this one; empty for a job that its hosts serve themselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +205,10 @@ class HostVariables:
         self.raw = raw
         self._all: Mapping[str, Any] = ChainMap(raw, defaults)  # type: ignore[arg-type] # only read
         self._templar = templar
+
+    def is_template(self, value: Any) -> bool:
+        """Tell whether a value has templates, and so may be another on each host."""
+        return bool(self._templar.is_template(value))
 
     def __contains__(self, name: str) -> bool:
         """Tell whether the host or a role's defaults set the variable."""
@@ -474,23 +483,46 @@ class Fleet:
         labels = variables.get(TARGET_LABELS, self.defaults.get(TARGET_LABELS))
         return self.scrape_jobs(templar.template(labels))
 
+    def probings(self) -> list[Probing]:
+        """Return the probes of each job whose prober has hosts.
+
+        :raises FleetError: a setting of a host that probes is wrong.
+        """
+        from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.probes import (  # noqa: PLC0415
+            Probing,  # its file needs this one
+        )
+
+        return [Probing(self, job) for job in self.jobs.values() if job.prober and self.hosts(job.group)]
+
     def _compute_scrape_jobs(self, labels: Mapping[str, Mapping[str, str]]) -> list[ScrapeJob]:
         jobs_of_host: dict[str, list[Job]] = {}
         for job in self.jobs.values():
-            for host in self.hosts(job.group):
+            for host in () if job.prober else self.hosts(job.group):
                 jobs_of_host.setdefault(host, []).append(job)
-        targets: dict[str, list[dict[str, Any]]] = {}
-        for host in sorted(jobs_of_host):
+        probings = self.probings()
+        probed = set(self.hostvars) if probings else set()
+        targets: dict[str, list[Mapping[str, Any]]] = {}
+        for host in sorted(probed.union(jobs_of_host)):
             variables = self.variables(host)
-            if settings := self.alert_settings_of(variables):
+            watched = host in jobs_of_host
+            if watched and (settings := self.alert_settings_of(variables)):
                 self._alert_settings[host] = settings
-            for job in jobs_of_host[host]:
+            for probing in probings:
+                found = probing.targets(variables, labels.get(host, {}), watched=watched)
+                targets.setdefault(probing.job.name, []).extend(found)
+            for job in jobs_of_host.get(host, ()):
                 if self.is_scraped(job, variables):
                     targets.setdefault(job.name, []).extend(
                         _target(job, endpoint, labels.get(host, {}))
                         for endpoint in self.endpoints_of(job, variables)
                     )
-        return [ScrapeJob(name, self.jobs[name].config, targets[name]) for name in sorted(targets)]
+        for probing in probings:
+            targets[probing.job.name].extend(probing.targets_elsewhere(probed))
+        return [
+            ScrapeJob(name, self.jobs[name].config, targets[name])
+            for name in sorted(targets)
+            if targets[name]
+        ]
 
     def _read_jobs(self, component: str, path: Path) -> Iterator[Job]:
         file = path / "monitoring" / "scrape.yml"
@@ -502,6 +534,7 @@ class Fleet:
             name = config.pop("job", None)
             group = config.pop("group", component)
             instances = config.pop("instances", None)
+            prober = config.pop("prober", "")
             if not isinstance(name, str) or not _JOB.fullmatch(name):
                 raise FleetError(f"{file}: each entry needs a `job` of small letters, digits and underscores")
             if not isinstance(group, str):
@@ -511,7 +544,9 @@ class Fleet:
                     f"{file}: the `instances` of the job {name} must be the name of the variable that says"
                     " how many there are"
                 )
-            yield Job(str(name), str(group), config, instances and str(instances))
+            if not isinstance(prober, str):
+                raise FleetError(f"{file}: the `prober` of the job {name} must be the name of a job")
+            yield Job(str(name), str(group), config, instances and str(instances), str(prober))
 
 
 _fleets_of_worker: dict[tuple[tuple[str, ...], int], Fleet] = {}
@@ -532,7 +567,7 @@ def host_labels(groups: Mapping[str, Sequence[str]], target_labels: Any) -> dict
         )
     result: dict[str, dict[str, str]] = {}
     for label, names in target_labels.items():
-        if not isinstance(label, str) or not _LABEL.fullmatch(label) or label.startswith("__"):
+        if not isinstance(label, str) or not LABEL.fullmatch(label) or label.startswith("__"):
             raise FleetError(f"{TARGET_LABELS}: {label!r} is not a label name (letters, digits, underscores)")
         if label in _RESERVED_LABELS:
             raise FleetError(

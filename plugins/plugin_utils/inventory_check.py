@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from ansible.module_utils.errors import AnsibleValidationError
+    from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.probes import Probing
 
 WATCHED = "node_exporter"
 """The component that every host of the fleet must have."""
@@ -148,6 +149,7 @@ class InventoryCheck:
         """
         self._check_groups()
         roles_of, jobs_of = self._roles_of_hosts(), self._jobs_of_hosts()
+        probings, wrong_prober = self._probings()
         settings: dict[str, dict[str, Any]] = {}
         addresses: dict[str, list[str]] = defaultdict(list)
         for host in self._fleet.hostvars:
@@ -158,6 +160,9 @@ class InventoryCheck:
                 self._check_endpoints(variables, jobs_of.get(host, ()), addresses)
                 own = variables.raw.keys() & self._fleet.alert_variables
                 settings[host] = self._values(variables, own)
+            self._check_probes(variables, probings, watched=host in jobs_of)
+        if wrong_prober:
+            self._report_setting(wrong_prober, self._fleet.variables(wrong_prober.host))
         self._check_addresses(addresses)
         self._check_alerts(settings)
         self._check_labels()
@@ -188,7 +193,16 @@ class InventoryCheck:
     def _known(self) -> set[str]:
         """All names of settings."""
         names = {name for options in self._specs.values() for name in options}
-        return names | {f"{job}_{setting}" for job in self._fleet.jobs for setting in JOB_SETTINGS}
+        jobs = [job.name for job in self._fleet.jobs.values() if not job.prober]
+        return names | {f"{job}_{setting}" for job in jobs for setting in JOB_SETTINGS}
+
+    @cached_property
+    def _probes_of_nobody(self) -> dict[str, str]:
+        """The settings of probes that there is no host for, each with the group that it would be in."""
+        jobs = self._fleet.jobs.values()
+        return {
+            f"{job.name}_probes": job.group for job in jobs if job.prober and not self._fleet.hosts(job.group)
+        }
 
     @cached_property
     def _owners(self) -> set[str]:
@@ -216,7 +230,7 @@ class InventoryCheck:
     def _jobs_of_hosts(self) -> dict[str, list[Job]]:
         jobs_of: dict[str, list[Job]] = defaultdict(list)
         for job in self._fleet.jobs.values():
-            for host in self._fleet.hosts(job.group):
+            for host in () if job.prober else self._fleet.hosts(job.group):
                 jobs_of[host].append(job)
         return jobs_of
 
@@ -418,6 +432,22 @@ class InventoryCheck:
                 self._report(error.settings, error.what, host)
         except RulesError as error:
             raise FleetError(str(error)) from error
+
+    def _probings(self) -> tuple[list[Probing], SettingError | None]:
+        try:
+            return self._fleet.probings(), None
+        except SettingError as error:
+            return [], error
+
+    def _check_probes(self, variables: HostVariables, probings: Iterable[Probing], *, watched: bool) -> None:
+        try:
+            for probing in probings:
+                list(probing.targets(variables, {}, watched=watched))
+        except SettingError as error:
+            self._report_setting(error, variables)
+        for setting, group in self._probes_of_nobody.items():
+            if setting in variables.raw:
+                self._warn(f"{setting} has no effect, since the group {group} has no hosts")
 
     def _check_slos(self) -> None:
         for host in self._fleet.hosts(PROMETHEUS):

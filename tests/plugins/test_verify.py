@@ -118,7 +118,7 @@ def target(host: str, address: str = "", *, age: float = 0, **other: str) -> dic
 
 
 def judge(targets: list[dict[str, Any]], own: set[str] | None = None) -> dict[str, tuple[str, str]]:
-    expected = {"node": {"a:9100": "a", "b:9100": "b"}}
+    expected = {"node": [["a:9100", "a"], ["b:9100", "b"]]}
     findings = verify_host.judge_targets(targets, expected, own or set())
     return {job: (" ".join(problems), detail) for job, problems, detail in findings}
 
@@ -133,6 +133,20 @@ def test_the_targets_must_be_those_of_the_inventory() -> None:
 
     # The host has moved: its name alone is not enough.
     assert "Missing" in judge([target("a"), target("b", "b:9999")])["node"][0]
+
+
+def test_probes_share_the_address_of_their_prober() -> None:
+    def probe(host: str, name: str, health: str = "up") -> dict[str, Any]:
+        labels = {"__address__": "m:9115", "host": host, "name": name, "prober": "m"}
+        return target(host, health=health) | {"discoveredLabels": labels, "scrapePool": "blackbox"}
+
+    expected = {"blackbox": [[f"m:9115 (probe {name})", host] for name in ("ping", "ssh") for host in "ab"]}
+    probes = [probe("a", "ping"), probe("b", "ping"), probe("a", "ssh"), probe("b", "ssh", "down")]
+    ((_, (problem,), detail),) = verify_host.judge_targets(probes, expected, set())
+    assert "Down: b at m:9115 (probe ssh)" in problem
+    assert detail == "3 of 4 up"
+    ((_, (problem,), _),) = verify_host.judge_targets(probes[:3], expected, set())
+    assert "Missing in Prometheus: b at m:9115 (probe ssh)" in problem
 
 
 def test_a_target_that_is_down_is_named_with_the_reason() -> None:
@@ -158,7 +172,7 @@ def test_a_service_that_was_just_started_gets_a_scrape_to_come_up() -> None:
         return {"data": {"activeTargets": [answers.pop(0) if len(answers) > 1 else answers[0]]}}
 
     with serve(answer) as url:
-        findings = verify_host.target_findings(url, {"node": {"a:9100": "a"}}, set(), timeout=10)
+        findings = verify_host.target_findings(url, {"node": [["a:9100", "a"]]}, set(), timeout=10)
     assert findings == [("node", [], "1 of 1 up")]
 
 
@@ -168,7 +182,7 @@ def test_a_target_that_is_down_by_a_new_scrape_is_not_waited_for() -> None:
 
     began = time.monotonic()
     with serve(answer) as url:
-        ((_, problems, _),) = verify_host.target_findings(url, {"node": {"a:9100": "a"}}, set(), timeout=60)
+        ((_, problems, _),) = verify_host.target_findings(url, {"node": [["a:9100", "a"]]}, set(), timeout=60)
     assert "refused" in problems[0]
     assert time.monotonic() - began < 5
 
@@ -531,7 +545,7 @@ def test_prometheus_is_to_scrape_what_the_inventory_says(make_fleet: MakeFleet, 
     )
     rules = {"node_exporter.yml": "groups: [{name: n, rules: [{alert: Down, expr: up}]}]"}
     plan = plan_of(fleet, "monitor", lambda: rules)["prometheus"]
-    assert plan["targets"]["node_exporter"] == {"10.0.0.1:9100": "monitor", "10.0.0.2:9100": "web1"}
+    assert plan["targets"]["node_exporter"] == [("10.0.0.1:9100", "monitor"), ("10.0.0.2:9100", "web1")]
     assert plan["rules"] == {"node_exporter.yml": {"n": ["Down"]}, "own.yml": {"g": ["r"]}}
     assert plan["alertmanagers"] == {"am": "http://10.0.0.9:9093"}
 
@@ -592,7 +606,7 @@ def test_a_wrong_entry_is_named(make_fleet: MakeFleet, roles: Path, entry: str) 
 
 def test_every_job_of_every_component_is_looked_at() -> None:
     for scrape in (ROOT / "roles").glob("*/monitoring/scrape.yml"):
-        jobs = {job["job"] for job in yaml.safe_load(scrape.read_text())}
+        jobs = {job["job"] for job in yaml.safe_load(scrape.read_text()) if "prober" not in job}
         entries = yaml.safe_load(scrape.with_name("verify.yml").read_text())
         assert {entry["job"] for entry in entries} >= jobs, scrape
 

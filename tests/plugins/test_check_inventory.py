@@ -113,7 +113,7 @@ def test_wrong_number_of_instances(check: Check, roles: Path) -> None:
         },
     )
     (found,) = check.problems(group_vars_all="mill_wheels: 2", host_vars_web1="mill_wheels: 0")
-    assert found.startswith("mill_wheels must be a number of instances from 1 to 99 (host web1, ")
+    assert found.startswith("mill_wheels must be a number of instances from 1 to 64 (host web1, ")
 
 
 @pytest.mark.parametrize(

@@ -112,8 +112,8 @@ class Units:
             ),
             counters(
                 "host_unit_oom_kills",
-                "Processes that were killed for lack of memory, by service, or by slice where it is not "
-                "known of which service they were.",
+                "Processes killed for lack of memory since the collector began, by service, or by slice where "
+                "it is not known of which service they were.",
                 ["unit"],
                 (([label(unit)], number) for unit, number in kills.items() if self._wanted(unit)),
             ),
@@ -254,6 +254,8 @@ class Processes:
 class Kills:
     """Counts processes that were killed for lack of memory, also those that took their service with them.
 
+    It begins at 0 with the collector: a count that went on from another would look like new kills.
+
     The count of a service is in its control group, which systemd removes when the service ends, and a kill
     mostly ends it. With cgroup v2 the outermost slice counts for all below it and stays, so what it counted
     and no service there has is of one that is gone.
@@ -261,6 +263,7 @@ class Kills:
 
     def __init__(self) -> None:
         """Begin with nothing seen."""
+        self._first = True
         self._slices: dict[str, int] = {}
         self._groups: dict[str, Group] = {}
         self._own: dict[tuple[str, int], int] = {}
@@ -278,7 +281,7 @@ class Kills:
                 text = read(f"{tree.controllers['memory']}{group.path}/memory.oom_control")
                 if text is not None:
                     self._add(group, keyed(text, b"oom_kill"), now)
-        self._groups = current
+        self._groups, self._first = current, False
         keys = {(group.unit, group.inode) for group in groups}
         self._own = {key: number for key, number in self._own.items() if key in keys}
         stale = [
@@ -324,7 +327,7 @@ class Kills:
     def _add(self, group: Group, number: int, now: float) -> int:
         """Take the count of a group and return what is new of it."""
         key = (group.unit, group.inode)
-        new = max(0, number - self._own.get(key, 0))
+        new = 0 if self._first else max(0, number - self._own.get(key, 0))
         self._own[key] = number
         self._total[group.unit] = self._total.get(group.unit, 0) + new
         if new:

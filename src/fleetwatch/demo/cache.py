@@ -18,7 +18,6 @@ from typing import Any, Literal, TypeVar
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
@@ -137,6 +136,5 @@ def _client(url: str) -> Redis:
         url,
         socket_connect_timeout=_TIMEOUT,
         socket_timeout=_TIMEOUT,
-        # A connection that died with the server is replaced; what takes too long is not tried again.
-        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        retry=Retry(NoBackoff(), 0),  # the next request is the next attempt
     )

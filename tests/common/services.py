@@ -95,10 +95,13 @@ class Service:
     process: subprocess.Popen[bytes] | None = None
     variables: dict[str, str] = field(default_factory=dict)
     """Further environment variables."""
+    arguments: tuple[str, ...] = ()
+    """What stands before ``--config``, such as a subcommand."""
 
     @property
     def command(self) -> list[str]:
-        return [sys.executable, "-m", f"fleetwatch.{self.module}", "--config", str(self._write())]
+        module = f"fleetwatch.{self.module}"
+        return [sys.executable, "-m", module, *self.arguments, "--config", str(self._write())]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -144,7 +147,7 @@ class Service:
     def run(self) -> subprocess.CompletedProcess[str]:
         """Run it to its end, which settings errors bring at once."""
         return subprocess.run(  # noqa: S603 - our own service
-            self.command, env=self.environment, capture_output=True, text=True, timeout=20, check=False
+            self.command, env=self.environment, capture_output=True, text=True, timeout=90, check=False
         )
 
     def kill(self) -> None:
@@ -159,7 +162,7 @@ class Service:
         """SIGTERM; return the exit code."""
         assert self.process is not None
         self.process.terminate()
-        code = self.process.wait(15)
+        code = self.process.wait(90)
         self.process = None
         return code
 

@@ -64,13 +64,10 @@ def transactions() -> Response:
     return Response(body, mimetype="application/json")
 
 
-@requests.get("/transactions/<id>")
-def transaction(id: str) -> Response:  # noqa: A002 - its name in the path, and so in metrics
+@requests.get("/transactions/<uuid:id>")
+def transaction(id: UUID) -> Response:  # noqa: A002 - its name in the path, and so in metrics
     """Answer one transaction."""
-    try:
-        found = api().storage.get(UUID(id))
-    except ValueError:
-        found = None
+    found = api().storage.get(id)
     if found is None:
         raise NotFound("there is no such transaction")
     return _json(schemas.TransactionAnswer.model_validate(found))

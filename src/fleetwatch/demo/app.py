@@ -51,7 +51,7 @@ def _begin() -> None:
     web.name_request()
     g.begun = time.monotonic()
     g.error = None
-    g.route = request.url_rule.rule if request.url_rule else "unmatched"
+    g.route = request.url_rule.rule.replace("<uuid:", "<") if request.url_rule else "unmatched"
     g.method = request.method if request.method in METHODS else "other"
     g.watched = g.route != "/health"  # who probes it would hide the others
     if g.watched:

@@ -19,6 +19,7 @@ from fleetwatch.collector.rounds import Rounds
 from fleetwatch.collector.settings import Settings
 from fleetwatch.dashboards.lint import metrics
 from fleetwatch.dashboards.queries import queries
+from tests.collector.conftest import Host, counted
 from tests.common.services import wait_until
 
 ROLE = Path(__file__).parents[2] / "roles" / "metrics_collector"
@@ -46,7 +47,10 @@ def test_the_collectors_that_may_be_chosen_are_those_there_are() -> None:
     assert tuple(options["metrics_collector_collectors"]["choices"]) == COLLECTORS
 
 
-def test_dashboard_and_alerts_ask_for_metrics_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dashboards_and_alerts_ask_for_metrics_that_exist(
+    monkeypatch: pytest.MonkeyPatch, host: Host
+) -> None:
+    counted(host.unified() / "system.slice/web.service")
     battery = SimpleNamespace(percent=50, secsleft=60, power_plugged=True)
     monkeypatch.setattr(psutil, "sensors_battery", lambda: battery)
     registry = CollectorRegistry()
@@ -55,12 +59,18 @@ def test_dashboard_and_alerts_ask_for_metrics_that_exist(monkeypatch: pytest.Mon
     known = wait_until(lambda: names_with_use(rounds))
     ProcessCollector(registry=registry)
     known |= {name for metric in registry.collect() for name in names(metric)}
-    dashboard = json.loads(
-        (ROLE / "monitoring/dashboards/fleetwatch-metrics-collector.json").read_text(encoding="utf-8")
-    )
+    known |= {"up", "node_systemd_unit_state", "node_systemd_service_restart_total"}
+    dashboards = [json.loads(path.read_text()) for path in ROLE.glob("monitoring/dashboards/*.json")]
+    assert len(dashboards) == 2
     rules = load("monitoring/rules.yml")["groups"][0]["rules"]
-    asked = {name for target in queries(dashboard) for name in metrics(target.expr)}
-    asked |= {name for rule in rules for name in metrics(re.sub(r"\[\[.*?\]\]", "1", rule["expr"]))}
+    asked = {
+        name for dashboard in dashboards for target in queries(dashboard) for name in metrics(target.expr)
+    }
+    asked |= {
+        name
+        for rule in rules
+        for name in metrics(re.sub(r"\[\[.*?\]\]", "1", re.sub(r"\[ \[\[.*?\]\]\]", "[1m]", rule["expr"])))
+    }
     assert len(asked) > 40
     assert asked <= known
 

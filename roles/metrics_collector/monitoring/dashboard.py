@@ -1,12 +1,13 @@
-"""The dashboard of a host as psutil sees it, and of the collector that asks."""
+"""The dashboards of a host as psutil sees it with the collector that asks, and of systemd's services."""
 
 from __future__ import annotations
 
 from grafana_foundation_sdk.models import units
-from grafana_foundation_sdk.models.dashboard import Dashboard
+from grafana_foundation_sdk.models.dashboard import Dashboard, ValueMap
 
 from fleetwatch.dashboards.style import (
     GREEN,
+    ORANGE,
     RED,
     Panel,
     above,
@@ -14,6 +15,7 @@ from fleetwatch.dashboards.style import (
     dashboard,
     dashboard_url,
     gauge,
+    host_link,
     host_variable,
     link,
     mapping,
@@ -21,7 +23,9 @@ from fleetwatch.dashboards.style import (
     row,
     stat,
     table,
+    timeline,
     timeseries,
+    variable,
 )
 
 JOB = "metrics_collector"
@@ -32,6 +36,24 @@ USE = above(orange=70, red=90)
 SHARE = above(orange=0.7, red=0.9)
 RATE = "[$__rate_interval]"
 ANSWERS = mapping({0: ("answers", GREEN), 1: ("does not", RED)})
+
+HOSTS = 'host=~"$host"'
+UNIT = f'{HOSTS},unit="$unit"'
+THIS = [
+    link(
+        "This service",
+        dashboard_url("fleetwatch-units", host="${__field.labels.host}", unit="${__field.labels.unit}"),
+    ),
+    host_link(),
+]
+STATES = {
+    "active": GREEN,
+    "reloading": GREEN,
+    "activating": ORANGE,
+    "deactivating": ORANGE,
+    "maintenance": ORANGE,
+    "failed": RED,
+}
 
 
 def dashboards() -> list[Dashboard]:
@@ -51,7 +73,22 @@ def dashboards() -> list[Dashboard]:
             variables=[host_variable("metrics_collector_success", multi=False, job=False)],
             links=[link("Host detail", dashboard_url("fleetwatch-host", host="${host}"))],
             restarts=OWN,
-        )
+        ),
+        dashboard(
+            "fleetwatch-units",
+            "Units",
+            "What each systemd service uses, and what state it is in.",
+            row("Overview", *_units_overview()),
+            row("Most", *_units_most()),
+            row("$unit", *_unit()),
+            row("All services", _units_table(), collapsed=True),
+            variables=[
+                host_variable("host_unit_tasks", job=False),
+                variable("unit", "Unit", f"label_values(host_unit_tasks{{{HOSTS}}}, unit)", multi=False),
+            ],
+            scope=HOSTS,
+            restarts=f'job="{JOB}",{HOSTS}',
+        ),
     ]
 
 
@@ -371,3 +408,238 @@ def _collector() -> list[Panel]:
             minimum=0,
         ),
     ]
+
+
+def _units_overview() -> list[Panel]:
+    return [
+        stat(
+            "Running",
+            "Services with processes.",
+            query(f"count(host_unit_tasks{{{HOSTS}}})", "services"),
+            unit=units.Short,
+            width=6,
+        ),
+        stat(
+            "Failed",
+            "Services that systemd gave up.",
+            query(f'count(host_unit_state{{{HOSTS},state="failed"}}) or vector(0)', "services"),
+            unit=units.Short,
+            thresholds=above(red=1),
+            width=6,
+        ),
+        stat(
+            "Restarts",
+            "Restarts by systemd within the time shown, because a service ended by itself.",
+            query(f"sum(increase(host_unit_restarts_total{{{HOSTS}}}[$__range]))", "restarts"),
+            unit=units.Short,
+            thresholds=above(orange=1),
+            width=6,
+        ),
+        stat(
+            "Killed for lack of memory",
+            "Processes of services that the kernel killed within the time shown.",
+            query(f"sum(increase(host_unit_oom_kills_total{{{HOSTS}}}[$__range])) or vector(0)", "processes"),
+            unit=units.Short,
+            thresholds=above(red=1),
+            width=6,
+        ),
+    ]
+
+
+def _units_most() -> list[Panel]:
+    return [
+        timeseries(
+            "Most CPU",
+            "Cores that the ten services use that use most.",
+            query(f"topk(10, {_cpu_of(HOSTS)})", "{{unit}} {{host}}"),
+            unit=units.Short,
+            decimals=2,
+            minimum=0,
+            links=THIS,
+            width=12,
+        ),
+        timeseries(
+            "Most memory",
+            "Memory of the ten largest services, without cached files that are not in use.",
+            query(f"topk(10, {_max('host_unit_memory_bytes', HOSTS)})", "{{unit}} {{host}}"),
+            unit=units.BytesIEC,
+            minimum=0,
+            links=THIS,
+            width=12,
+        ),
+        timeseries(
+            "Restarts",
+            "Restarts by systemd within a quarter of an hour, because the service ended by itself.",
+            query(
+                f"topk(10, max by (host, unit) (increase(host_unit_restarts_total{{{HOSTS}}}[15m])) > 0)",
+                "{{unit}} {{host}}",
+            ),
+            unit=units.Short,
+            bars=True,
+            minimum=0,
+            no_value="none",
+            links=THIS,
+            width=12,
+        ),
+        timeseries(
+            "Nearest to their limit",
+            "Share of its MemoryMax that a service uses, if it has one. At all of it the kernel kills.",
+            query(f"topk(10, {_memory_share(HOSTS)})", "{{unit}} {{host}}"),
+            unit=units.PercentUnit,
+            thresholds=SHARE,
+            minimum=0,
+            maximum=1,
+            no_value="no limit",
+            links=THIS,
+            width=12,
+        ),
+        timeseries(
+            "Most disk traffic",
+            "Bytes that the ten services read and write that do most, where the kernel counts them.",
+            query(
+                f"topk(10, sum by (host, unit) (rate(host_unit_io_read_bytes_total{{{HOSTS}}}{RATE})) "
+                f"+ sum by (host, unit) (rate(host_unit_io_written_bytes_total{{{HOSTS}}}{RATE})))",
+                "{{unit}} {{host}}",
+            ),
+            unit=units.BytesPerSecondIEC,
+            minimum=0,
+            no_value="not counted",
+            links=THIS,
+            width=12,
+        ),
+        table(
+            "Not active",
+            "Services that failed or are on their way.",
+            column("host", "Host"),
+            column("unit", "Unit"),
+            column(
+                query(" or ".join(_state(state, HOSTS) for state in STATES if state != "active")),
+                "State",
+                mappings=_state_words(),
+                cell="color-text",
+            ),
+            sort="State",
+            width=12,
+            height=8,
+        ),
+    ]
+
+
+def _unit() -> list[Panel]:
+    return [
+        timeseries(
+            "CPU",
+            "Cores in use, and how many the service may use if it has a CPUQuota.",
+            query(_cpu_of(UNIT), "{{host}}"),
+            query(_max("host_unit_cpu_limit_cores", UNIT), "limit {{host}}"),
+            unit=units.Short,
+            decimals=2,
+            minimum=0,
+        ),
+        timeseries(
+            "Memory",
+            "Memory without cached files that are not in use, and how much the service may use if it has a "
+            "MemoryMax.",
+            query(_max("host_unit_memory_bytes", UNIT), "{{host}}"),
+            query(_max("host_unit_memory_limit_bytes", UNIT), "limit {{host}}"),
+            unit=units.BytesIEC,
+            minimum=0,
+        ),
+        timeseries(
+            "Tasks",
+            "Processes and threads. A number that only grows is a leak.",
+            query(_max("host_unit_tasks", UNIT), "{{host}}"),
+            unit=units.Short,
+            minimum=0,
+        ),
+        timeseries(
+            "Disk traffic",
+            "Bytes read and written, where the kernel counts them.",
+            query(
+                f"sum by (host) (rate(host_unit_io_read_bytes_total{{{UNIT}}}{RATE}))",
+                "read {{host}}",
+            ),
+            query(
+                f"sum by (host) (rate(host_unit_io_written_bytes_total{{{UNIT}}}{RATE}))",
+                "written {{host}}",
+            ),
+            unit=units.BytesPerSecondIEC,
+            minimum=0,
+            no_value="not counted",
+        ),
+        timeline(
+            "State",
+            "What systemd says of it; nothing while it is inactive.",
+            query(" or ".join(_state(state, UNIT) for state in STATES)),
+            mappings=_state_words(),
+        ),
+        timeseries(
+            "Up for",
+            "Time since the service became active; it falls to 0 at each start.",
+            query(f"time() - {_max('host_unit_start_time_seconds', UNIT)}", "{{host}}"),
+            unit=units.DurationSeconds,
+            minimum=0,
+        ),
+    ]
+
+
+def _units_table() -> Panel:
+    return table(
+        "All services",
+        "Every service that is not inactive. One without memory has no process: it did its work at once.",
+        column("host", "Host"),
+        column("unit", "Unit"),
+        column(
+            query(" or ".join(_state(state, HOSTS) for state in STATES)),
+            "State",
+            mappings=_state_words(),
+            cell="color-text",
+        ),
+        column(
+            query(f"time() - {_max('host_unit_start_time_seconds', HOSTS)}"),
+            "Up for",
+            unit=units.DurationSeconds,
+        ),
+        column(
+            query(f"max by (host, unit) (increase(host_unit_restarts_total{{{HOSTS}}}[$__range]))"),
+            "Restarts",
+            unit=units.Short,
+        ),
+        column(query(_cpu_of(HOSTS)), "Cores in use", unit=units.Short, decimals=2),
+        column(query(_max("host_unit_memory_bytes", HOSTS)), "Memory", unit=units.BytesIEC),
+        column(
+            query(_memory_share(HOSTS)),
+            "Of its limit",
+            unit=units.PercentUnit,
+            thresholds=SHARE,
+            cell="gauge",
+            minimum=0,
+            maximum=1,
+        ),
+        column(query(_max("host_unit_tasks", HOSTS)), "Tasks", unit=units.Short),
+        sort="Memory",
+        height=16,
+    )
+
+
+def _cpu_of(matchers: str) -> str:
+    return f"sum by (host, unit) (rate(host_unit_cpu_seconds_total{{{matchers}}}{RATE}))"
+
+
+def _max(metric: str, matchers: str) -> str:
+    return f"max by (host, unit) ({metric}{{{matchers}}})"
+
+
+def _memory_share(matchers: str) -> str:
+    return f"{_max('host_unit_memory_bytes', matchers)} / {_max('host_unit_memory_limit_bytes', matchers)}"
+
+
+def _state(state: str, matchers: str) -> str:
+    """Return the expression of the services in a state, with its number as value."""
+    return (
+        f'max by (host, unit) (host_unit_state{{{matchers},state="{state}"}}) * {list(STATES).index(state)}'
+    )
+
+
+def _state_words() -> list[ValueMap]:
+    return mapping({number: (state, colour) for number, (state, colour) in enumerate(STATES.items())})

@@ -46,6 +46,8 @@ SAME = {
     "load": ["loadavg"],
     "processes": ["processes"],
     "system": ["time"],
+    "units": [],  # it has nothing like it, and where systemd does not run there are none
+    "unit_states": [],
     "temperature": ["hwmon"],
     "battery": ["powersupplyclass"],
 }

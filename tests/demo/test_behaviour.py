@@ -27,7 +27,11 @@ def clock() -> Clock:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(state_directory=tmp_path, error_rate=0.05, latency=0.01)
+    return Settings.model_validate({"state_directory": tmp_path, "error_rate": 0.05, "latency": 0.01})
+
+
+def change(**what: float) -> Change:
+    return Change.model_validate(what)
 
 
 def holds(found: Behaviour) -> tuple[float, float, bool]:
@@ -42,9 +46,9 @@ def test_without_a_change_the_settings_hold(settings: Settings, clock: Clock) ->
 def test_a_change_holds_on_all_instances_and_ends_by_itself(settings: Settings, clock: Clock) -> None:
     one, other = Behaviour(settings, clock), Behaviour(settings, clock)
     assert holds(other) == (0.05, 0.01, False)
-    one.change(Change(error_rate=0.5, seconds=120))
+    one.change(change(error_rate=0.5, seconds=120))
     assert holds(one) == holds(other) == (0.5, 0.01, True)
-    one.change(Change(latency=0.4, seconds=120))  # instead of the one before
+    one.change(change(latency=0.4, seconds=120))  # instead of the one before
     assert holds(other) == (0.05, 0.4, True)
     clock.now += 119
     assert holds(other) == (0.05, 0.4, True)
@@ -53,13 +57,13 @@ def test_a_change_holds_on_all_instances_and_ends_by_itself(settings: Settings, 
 
 
 def test_zero_is_a_change_too(settings: Settings, clock: Clock) -> None:
-    Behaviour(settings, clock).change(Change(error_rate=0, latency=0, seconds=60))
+    Behaviour(settings, clock).change(change(error_rate=0, latency=0, seconds=60))
     assert holds(Behaviour(settings, clock)) == (0, 0, True)
 
 
 def test_a_reset_ends_it(settings: Settings, clock: Clock) -> None:
     one, other = Behaviour(settings, clock), Behaviour(settings, clock)
-    one.change(Change(error_rate=1, seconds=3600))
+    one.change(change(error_rate=1, seconds=3600))
     assert holds(other)[0] == 1
     one.reset()
     assert holds(other) == (0.05, 0.01, False)
@@ -68,7 +72,7 @@ def test_a_reset_ends_it(settings: Settings, clock: Clock) -> None:
 
 def test_a_clock_that_is_set_back_does_not_prolong_it(settings: Settings, clock: Clock) -> None:
     found = Behaviour(settings, clock)
-    found.change(Change(error_rate=1, seconds=60))
+    found.change(change(error_rate=1, seconds=60))
     clock.now -= 3
     assert holds(found)[0] == 1
     clock.now -= 3600
@@ -107,13 +111,13 @@ def test_a_file_cannot_make_it_last_for_ever(settings: Settings, clock: Clock) -
 def test_nothing_is_left_beside_the_file_and_the_service_can_read_what_root_wrote(
     settings: Settings, clock: Clock
 ) -> None:
-    Behaviour(settings, clock).change(Change(error_rate=1, seconds=60))
+    Behaviour(settings, clock).change(change(error_rate=1, seconds=60))
     (file,) = settings.state_directory.iterdir()
     assert file.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(
-    "change",
+    "what",
     [
         {"seconds": 60},
         {"error_rate": 1.01, "seconds": 60},
@@ -126,9 +130,9 @@ def test_nothing_is_left_beside_the_file_and_the_service_can_read_what_root_wrot
         {"error_rate": 1, "seconds": 60, "more": 1},
     ],
 )
-def test_what_is_out_of_bounds_is_refused(change: dict[str, float]) -> None:
+def test_what_is_out_of_bounds_is_refused(what: dict[str, float]) -> None:
     with pytest.raises(ValidationError):
-        Change.model_validate(change)
+        change(**what)
 
 
 def test_the_command_changes_shows_and_resets(

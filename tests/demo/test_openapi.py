@@ -34,7 +34,7 @@ def app(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_every_path_is_in_the_document(tmp_path: Path) -> None:
-    found = create_app(Settings(state_directory=tmp_path))
+    found = create_app(Settings.model_validate({"state_directory": tmp_path}))
     told = found.test_client().get("/openapi.json").get_json()
     described = {(method.upper(), path) for path, methods in told["paths"].items() for method in methods}
     there = {

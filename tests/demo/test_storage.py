@@ -346,10 +346,10 @@ def test_a_database_that_hangs_is_given_up(
     with fresh_database(own_server) as url:
         storage = Storage(configure(database_url=url), PoolMetrics(health.registry()), "tests")
         storage.ping()
-        server, backend = wait_until(lambda: _processes(own_server), LIMIT)
+        server, backend = _processes(own_server)
         with _frozen(backend):
             storage.ping()  # over another connection
-        _, backend = wait_until(lambda: _processes(own_server), LIMIT)
+        _, backend = _processes(own_server)
         with _frozen(backend, server), pytest.raises(UnavailableError):
             storage.ping()
         storage.ping()
@@ -380,13 +380,19 @@ def _frozen(*processes: int) -> Iterator[None]:
             os.kill(process, signal.SIGCONT)
 
 
-def _processes(server: PostgresServer) -> tuple[int, int] | None:
-    """Return the server's own process, and that of the pool's connection when there is but one."""
-    with psycopg.connect(server.url("postgres")) as connection:
-        query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'tests'"
-        backends = connection.execute(query).fetchall()
+def _processes(server: PostgresServer) -> tuple[int, int]:
+    """Return the server's own process and, as soon as there is but one, that of the pool's connection."""
+    query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'tests'"
+
+    def backends() -> list[tuple[int]] | None:
+        with psycopg.connect(server.url("postgres")) as connection:
+            found = connection.execute(query).fetchall()
+        return found if len(found) == 1 else None
+
+    found = wait_until(backends, LIMIT)
+    assert found is not None
     pid_file = server.directory / "data" / "postmaster.pid"
-    return (int(pid_file.read_text().splitlines()[0]), backends[0][0]) if len(backends) == 1 else None
+    return int(pid_file.read_text().splitlines()[0]), found[0][0]
 
 
 def test_nothing_that_goes_wrong_shows_the_password(configure: Configure, tmp_path: Path) -> None:

@@ -82,8 +82,14 @@ def all_alerts() -> dict[str, str]:
 
 def stem(component: str, alert: str) -> str:
     """``PrometheusTSDBReloadsFailing`` of prometheus gives ``prometheus_alert_tsdb_reloads_failing``."""
-    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", alert).lower()
+    words = alert.replace("PostgreSQL", "Postgresql")  # one word
+    snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", words).lower()
     return f"{component}_alert_{snake.removeprefix(component + '_')}"
+
+
+def owned_by(variable: str) -> str:
+    """The stem of the alert that a variable is for."""
+    return re.sub(r"_(for|threshold|window|jobs)$", "", variable)
 
 
 @each_component
@@ -190,7 +196,7 @@ def test_each_alert_has_variables_of_its_own(component: str) -> None:
     owners = {stem(component, alert): alert for alert in unchanged}
     for name in alert_variables(component):
         changed = alerts(component, **{name: 7654 if name.endswith("_threshold") else "7654m"})
-        owner = owners[re.sub(r"_(for|threshold|window|jobs)$", "", name)]
+        owner = owners[owned_by(name)]
         assert [alert for alert, rule in changed.items() if rule != unchanged[alert]] == [owner]
         field = "for" if name.endswith("_for") else "expr"
         assert "7654" in changed[owner][field], f"{name} does not change `{field}` of {owner}"
@@ -220,9 +226,9 @@ def test_runbook_pages_are_complete(component: str) -> None:
         page = (RUNBOOKS / f"{alert}.md").read_text(encoding="utf-8")
         assert page.startswith(f"# {alert}\n"), alert
         assert re.findall(r"^## (.*)$", page, re.MULTILINE) == SECTIONS, alert
-        prefix = stem(component, alert) + "_"
-        variables = {name for name in alert_variables(component) if name.startswith(prefix)}
-        assert set(re.findall(rf"`({prefix}\w+)[`:]", page)) == variables, f"{alert}: variables in the page"
+        prefix = stem(component, alert)
+        variables = {name for name in alert_variables(component) if owned_by(name) == prefix}
+        assert set(re.findall(rf"`({prefix}_\w+)[`:]", page)) == variables, f"{alert}: variables in the page"
 
 
 def silence_variables(section: str) -> list[dict[str, str]]:

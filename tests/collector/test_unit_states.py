@@ -97,10 +97,20 @@ def test_no_systemctl_at_all(host: Host) -> None:
         collect()()
 
 
-def test_one_that_hangs_is_ended(host: Host) -> None:
-    host.systemctl.write_text("#!/bin/sh\nexec sleep 600\n")
+def test_one_that_hangs_is_ended_and_left_alone_for_a_while(host: Host, clock: Clock) -> None:
+    host.says(("web.service", "active", 0))
+    works = host.systemctl.read_text()
+    host.systemctl.write_text(f"#!/bin/sh\necho >> {host.asked}\nexec sleep 600\n")
+    collector = UnitStates(settings(collector_timeouts={"unit_states": 0.2}))
     with pytest.raises(subprocess.TimeoutExpired):
-        collect(collector_timeouts={"unit_states": 0.1})()
+        collector()
+    for _ in range(3):
+        with pytest.raises(TimeoutError, match="did not return in time"):
+            collector()
+    assert host.times_asked <= 1
+    host.systemctl.write_text(works)
+    clock.now += UNSETTLED
+    assert told(values(collector())) == {"web.service": "active"}
 
 
 def test_without_systemd_nobody_is_asked(host: Host) -> None:

@@ -46,7 +46,7 @@ class UnitStates:
         self._wanted = Wanted(plan.units_include, plan.units_exclude)
         self._timeout = 0.9 * plan.timeout("unit_states")
         self._mark: int | None = None
-        self._until = 0.0
+        self._until = self._left_alone_until = float("-inf")
         self._states: list[State] = []
 
     def __call__(self) -> Metrics:
@@ -56,7 +56,7 @@ class UnitStates:
         mark = _mark()  # before the answer, so that what changes meanwhile is asked for again
         if mark is None or mark != self._mark or time.monotonic() >= self._until:
             self._mark = None  # until there is an answer
-            self._states = [state for state in states(_ask(self._timeout)) if self._wanted(state.unit)]
+            self._states = [state for state in states(self._ask()) if self._wanted(state.unit)]
             calm = all(state.state == "active" for state in self._states)
             self._until = time.monotonic() + (SETTLED if calm else UNSETTLED)
             self._mark = mark
@@ -80,6 +80,17 @@ class UnitStates:
                 (([label(each.unit)], each.started) for each in self._states if each.started is not None),
             ),
         ]
+
+    def _ask(self) -> str:
+        """Return what systemd says, or raise; when it did not answer in time, at once for a while."""
+        now = time.monotonic()
+        if now < self._left_alone_until:
+            raise TimeoutError("systemctl did not return in time; it is run again soon")
+        try:
+            return _ask(self._timeout)
+        except subprocess.TimeoutExpired:
+            self._left_alone_until = now + UNSETTLED
+            raise
 
 
 def states(text: str) -> list[State]:

@@ -112,8 +112,8 @@ class Units:
             ),
             counters(
                 "host_unit_oom_kills",
-                "Processes killed for lack of memory since the collector began, by service, or by slice where "
-                "it is not known of which service they were.",
+                "Processes killed for lack of memory since the collector began, by service, or by slice "
+                "where it is not known of which service they were.",
                 ["unit"],
                 (([label(unit)], number) for unit, number in kills.items() if self._wanted(unit)),
             ),

@@ -19,9 +19,9 @@ def test_the_example_keeps_the_rules(tmp_path: Path) -> None:
     source.parent.mkdir(parents=True)
     source.write_text(text)
     assert list(files.write(tmp_path)) == [
-        "wrote roles/redis_exporter/monitoring/dashboards/fleetwatch-redis.json"
+        "wrote roles/haproxy_exporter/monitoring/dashboards/fleetwatch-haproxy.json"
     ]
-    written = tmp_path / "roles/redis_exporter/monitoring/dashboards/fleetwatch-redis.json"
+    written = tmp_path / "roles/haproxy_exporter/monitoring/dashboards/fleetwatch-haproxy.json"
     assert problems(json.loads(written.read_text()), {"fleetwatch-host"}) == []
     assert f"writes {written.relative_to(tmp_path)}" in PAGE
 

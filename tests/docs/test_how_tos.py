@@ -364,8 +364,8 @@ def test_a_component_is_added_as_the_page_says(inventory: Path) -> None:
         path.write_text(content)
     output = render("prometheus", inventory)
     checker("promtool", "check", "config", output / "prometheus.yml")
-    assert "192.0.2.31:9121" in (output / "targets/redis_exporter.json").read_text()
-    assert "/RedisDown.md" in (output / "rules/redis_exporter.yml").read_text()
+    assert "192.0.2.31:9101" in (output / "targets/haproxy_exporter.json").read_text()
+    assert "/HaproxyDown.md" in (output / "rules/haproxy_exporter.yml").read_text()
 
     play = files("add-a-component", "")["site.yml, at its end"]
     (inventory.parent / "site.yml").write_text((ROOT / "site.yml").read_text() + play)

@@ -115,7 +115,7 @@ def test_pages_follow_each_other(run: Run) -> None:
     cursor: str | None = ""
     while cursor is not None:
         more = f"&cursor={cursor}" if cursor else ""
-        page = client.get(f"/transactions?limit=2{more}").json
+        page = client.get(f"/transactions?limit=2{more}").get_json()
         seen += [found["id"] for found in page["transactions"]]
         cursor = page["next_cursor"]
     assert seen == made[::-1]

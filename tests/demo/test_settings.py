@@ -28,7 +28,6 @@ def test_a_file_may_hold_urls_with_passwords_and_no_repr_shows_them(tmp_path: Pa
         database_url="postgresql+psycopg://shop:s3cret@db1/shop",
         redis_url="redis://:s3cret@cache1/0",
         queue_url="amqp://shop:s3cret@queue1/",
-        control_token="s3cret-of-sixteen",  # noqa: S106 - of this test alone
         log_level="debug",
         otlp_endpoint="",
     )
@@ -39,11 +38,22 @@ def test_a_file_may_hold_urls_with_passwords_and_no_repr_shows_them(tmp_path: Pa
 
 
 def test_credentials_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "control_token").write_text("from-the-credentials\n")
+    (tmp_path / "redis_url").write_text("redis://:s3cret@cache1/0\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    file = write(tmp_path, control_token="from-the-file-itself")  # noqa: S106 - of this test alone
-    settings = read(Settings, file)
-    assert settings.control_token.get_secret_value() == "from-the-credentials"
+    settings = read(Settings, write(tmp_path, redis_url="redis://cache2/0"))
+    assert settings.redis_url.get_secret_value() == "redis://:s3cret@cache1/0"
+
+
+def test_the_token_is_not_in_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="must not be in the settings file"):
+        read(Settings, write(tmp_path, control_token="s3cret-of-sixteen"))  # noqa: S106 - of this test alone
+    (tmp_path / "control_token").write_text("s3cret-of-sixteen\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    assert read(Settings).control_token.get_secret_value() == "s3cret-of-sixteen"
+    (tmp_path / "control_token").write_text("s3cret\n")
+    with pytest.raises(SettingsError, match='"control_token": must be empty or have at least 16') as caught:
+        read(Settings)
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +64,6 @@ def test_credentials_win_over_the_file(tmp_path: Path, monkeypatch: pytest.Monke
         ("database_url", "s3cret"),
         ("redis_url", "http://s3cret"),
         ("queue_url", "amqp://"),
-        ("control_token", "s3cret"),
         ("error_rate", 1.1),
         ("error_rate", -0.1),
         ("error_rate", float("nan")),

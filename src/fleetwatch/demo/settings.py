@@ -58,8 +58,7 @@ def _long(value: SecretStr) -> SecretStr:
 class Settings(ServiceSettings):
     """What can be set, in ``--config FILE`` or as ``TRANSACTIONS_<SETTING>``.
 
-    The URLs may hold passwords, so they and the token may also be files in ``$CREDENTIALS_DIRECTORY``; a
-    file that holds one must be readable for the service alone.
+    The URLs may hold passwords: then they belong into ``$CREDENTIALS_DIRECTORY``, where the token is.
     """
 
     model_config = SettingsConfigDict(env_prefix="TRANSACTIONS_")
@@ -128,7 +127,7 @@ class Settings(ServiceSettings):
         0.02, description="Seconds that the simulated payment gateway takes: median, same distribution"
     )
     payment_decline_rate: Rate = Field(0.02, description="Share of the payments that the gateway declines")
-    control_token: Annotated[SecretStr, IN_FILE_TOO, AfterValidator(_long)] = Field(
+    control_token: Annotated[SecretStr, AfterValidator(_long)] = Field(
         SecretStr(""),
         description="Token that /control/behaviour asks for; empty = only the command on the host changes it",
     )

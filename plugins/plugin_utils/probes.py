@@ -96,7 +96,7 @@ def read_probes(value: Any, modules: Mapping[str, str], where: str) -> list[Prob
     """Return the probes of a list from the inventory.
 
     :param modules: what :func:`read_modules` returned.
-    :param where: name of the variable that has the modules.
+    :param where: name of the variables that have the modules.
     :raises ProbeError: something in it is wrong.
     """
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
@@ -193,7 +193,7 @@ class Probing:
         self.own_setting = f"{job.name}_probes"
         """The variable with the probes of a host."""
         self.setting = f"{job.prober}_probes"
-        self.modules_setting = f"{job.prober}_modules"
+        self.modules_settings = (f"{job.prober}_modules", f"{job.prober}_extra_modules")
         self._static: dict[int, tuple[Any, list[Probe]]] = {}  # id -> (the value, kept alive; its probes)
         self.kinds: dict[str, str] = {}
         self._probers: list[tuple[Endpoint, list[Probe], list[Probe]]] = []
@@ -252,14 +252,14 @@ class Probing:
 
     def _read_modules(self, variables: HostVariables) -> None:
         kinds: dict[str, str] = {}
-        for name in (self.modules_setting, f"{self.job.prober}_extra_modules"):
+        for name in self.modules_settings:
             try:
                 kinds |= read_modules(variables.get(name, {}))
             except ProbeError as error:
                 raise SettingError(name, variables.host, str(error)) from error
         if self.kinds and kinds != self.kinds:
             what = f"differs between the hosts of the group {self.job.group}, and each host has all probes"
-            raise SettingError(self.modules_setting, variables.host, what)
+            raise SettingError(self.modules_settings[-1], variables.host, what)
         self.kinds = kinds
 
     def _every_host(self, variables: HostVariables) -> list[Probe]:
@@ -279,7 +279,7 @@ class Probing:
         if id(raw) in self._static:
             return self._static[id(raw)][1]
         try:
-            probes = read_probes(variables.get(setting, []), self.kinds, self.modules_setting)
+            probes = read_probes(variables.get(setting, []), self.kinds, " or ".join(self.modules_settings))
         except ProbeError as error:
             raise SettingError(setting, variables.host, str(error)) from error
         if not variables.is_template(raw):  # hosts of one group share the list

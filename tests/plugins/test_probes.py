@@ -243,7 +243,10 @@ def test_verify_looks_at_each_probe(make_fleet: MakeFleet, roles: Path) -> None:
 
 
 WRONG = [
-    ("[{name: a, module: webb, target: 'http://a/'}]", "not in prober_modules; did you mean web?"),
+    (
+        "[{name: a, module: webb, target: 'http://a/'}]",
+        "not in prober_modules or prober_extra_modules; did you mean web?",
+    ),
     ("[{name: a, module: xy, target: 'http://a/'}]", "there are connect, name, ping, web"),
     ("[{name: a, target: 'http://a/'}]", "has the module '' in the probe 'a'"),
     ("[{module: ping}]", "has a probe without a name"),
@@ -331,7 +334,7 @@ def test_probers_have_the_same_modules(make_fleet: MakeFleet) -> None:
         host_vars_web1="prober_extra_modules: {own: {prober: http}}",
     )
     (problem,) = problems(fleet)
-    assert problem.startswith("prober_modules differs between the hosts of the group prober")
+    assert problem.startswith("prober_extra_modules differs between the hosts of the group prober")
 
 
 def test_a_service_with_instances_has_no_endpoint_to_probe(make_fleet: MakeFleet, roles: Path) -> None:

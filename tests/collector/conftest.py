@@ -145,6 +145,7 @@ def write(folder: Path, **files: str) -> Path:
 
 def counted(folder: Path, usage: int = 1_500_000, kills: int = 0, memory: int = 100_000_000) -> Path:
     """Make a service's control group of cgroup v2, as with all accounting on."""
+    write(folder.parent, cgroup_subtree__control="cpu io memory pids\n")
     return write(
         folder,
         cgroup_procs="",

@@ -58,6 +58,7 @@ def test_cgroup_v2(host: Host) -> None:
 
 def test_what_has_no_limit_and_no_accounting_has_no_series(host: Host) -> None:
     web = counted(host.unified() / "system.slice/web.service")
+    write(web.parent, cgroup_subtree__control="cpu\n")
     for file in ("memory.current", "memory.stat", "memory.max", "memory.events", "pids.current"):
         (web / file).unlink()
     (web / "cgroup.procs").write_text("42\n")

@@ -54,7 +54,7 @@ class Tree:
     Attributes:
         units: directory of the hierarchy in which systemd sorts processes by unit.
         unified: the same place in cgroup v2, or None.
-        controllers: the same place in those of cgroup v1, by controller.
+        controllers: the same place in those of cgroup v1 in which systemd sorts processes too, by controller.
 
     """
 
@@ -81,8 +81,8 @@ class Tree:
                 unified = f"{root}{base}" if root else None
             elif names == "name=systemd":
                 named = f"{CGROUPS}/systemd{base}"
-            else:
-                controllers |= dict.fromkeys(names.split(","), f"{CGROUPS}/{names}{base}")
+            elif os.path.isdir(directory := f"{CGROUPS}/{names}{base}/system.slice"):  # noqa: PTH112 - quicker
+                controllers |= dict.fromkeys(names.split(","), directory.removesuffix("/system.slice"))
         units = named or unified
         return cls(units, unified, controllers) if units else None
 
@@ -102,6 +102,10 @@ class Tree:
                 yield Group(name.removeprefix("_"), f"{path}/{name}", entry.inode())
             elif name.endswith(SLICE):
                 yield from self._below(f"{path}/{name}")
+
+    def enabled(self, slice_path: str) -> list[bytes]:
+        """Return the controllers of cgroup v2 that are on for what is in a slice."""
+        return (read(f"{self.unified}{slice_path}/cgroup.subtree_control") or b"").split()
 
     def pids(self, group: Group) -> list[int] | None:
         """Return the processes of a service, or None when it has ended."""

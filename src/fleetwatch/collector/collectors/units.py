@@ -67,6 +67,7 @@ class Units:
         self._limits: dict[str, _Limits] = {}
         self._processes: dict[str, Processes] = {}
         self._stacked: dict[str, bool] = {}
+        self._enabled: dict[str, list[bytes]] = {}
         self._kills = Kills()
 
     def __call__(self) -> Metrics:
@@ -75,6 +76,7 @@ class Units:
         if tree is None:
             return []
         now = time.monotonic()
+        self._enabled.clear()
         every = tree.services()
         groups = [group for group in every if self._wanted(group.unit)]
         uses = [(group.unit, self._use(tree, group, now)) for group in groups]
@@ -128,7 +130,10 @@ class Units:
     def _use(self, tree: Tree, group: Group, now: float) -> Use:
         use = Use()
         if tree.unified:
-            self._unified(use, tree.unified + group.path)
+            inside = group.path.rpartition("/")[0]
+            if inside not in self._enabled:
+                self._enabled[inside] = tree.enabled(inside)
+            self._unified(use, tree.unified + group.path, self._enabled[inside])
         if tree.controllers:
             self._controllers(use, tree.controllers, group.path)
         if use.cpu is None or use.memory is None or use.tasks is None:
@@ -139,16 +144,16 @@ class Units:
         use.cpu_limit, use.memory_limit = limits.cpu, limits.memory
         return use
 
-    def _unified(self, use: Use, path: str) -> None:
+    def _unified(self, use: Use, path: str, enabled: list[bytes]) -> None:
         """Read what cgroup v2 counts: the CPU always, the rest if the controller is on."""
         if text := read(f"{path}/cpu.stat"):
             use.cpu, use.sources["cpu"] = keyed(text, b"usage_usec") * _MICRO, "cgroup2"
-        if text := read(f"{path}/memory.current"):
+        if b"memory" in enabled and (text := read(f"{path}/memory.current")):
             inactive = keyed(read(f"{path}/memory.stat"), b"inactive_file")
             use.memory, use.sources["memory"] = max(0, int(text) - inactive), "cgroup2"
-        if text := read(f"{path}/pids.current"):
+        if b"pids" in enabled and (text := read(f"{path}/pids.current")):
             use.tasks, use.sources["tasks"] = int(text), "cgroup2"
-        if (text := read(f"{path}/io.stat")) is not None:
+        if b"io" in enabled and (text := read(f"{path}/io.stat")) is not None:
             # 8:16 rbytes=1459200 wbytes=314773504 rios=192 wios=353 dbytes=0 dios=0
             items = [item for device, *rest in words(text) if self._counts(device) for item in rest]
             use.read, use.written = (

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import ChainMap
 from typing import TYPE_CHECKING, Any
 
+import yaml
 from ansible.errors import AnsibleError
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import FleetError
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.lookup import FleetLookup
@@ -17,7 +18,13 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import
     rules_variables,
 )
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import FILE as SLO_FILE
-from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import SLOS, SloError, slo_rules
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import (
+    SLOS,
+    SloError,
+    slo_problems,
+    slo_rules,
+    with_brought,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +44,9 @@ description:
     default of the role. C(fleetwatch_jobs) is the list of the scrape jobs that have targets.
   - A scraped host that the inventory gives another value of a variable C(<component>_alert_…) has its alerts
     from rules of its own, with that value; those for all hosts leave it out.
-  - The list C(fleetwatch_slos) becomes C(slo.yml), with recordings and alerts for each objective.
+  - The list C(fleetwatch_slos) becomes C(slo.yml), with recordings and alerts for each objective. So do the
+    lists C(monitoring/slos.yml) of the components, templates as above; of two objectives of one service and
+    name, that of C(fleetwatch_slos) counts.
 author: [The Fleetwatch authors]
 options:
   _terms:
@@ -91,18 +100,28 @@ class LookupModule(FleetLookup):
             available_variables=ChainMap(jobs, variables, fleet.defaults)
         )
         files: dict[str, str] = {}
+        brought: list[dict[str, Any]] = []
         for component in fleet.components.values():
             if fleet.hosts(component.name):
                 if component.rules:
                     files[f"{component.name}.yml"] = _render(component.rules, templar, settings)
                 if component.recording_rules:
                     files[f"{component.name}_recording.yml"] = _render(component.recording_rules, templar, {})
-        if slos := _value(SLOS, templar):
+                if component.slos:
+                    brought += _slos(component.slos, templar)
+        if slos := with_brought(_value(SLOS, templar) or [], brought):
             try:
                 files[SLO_FILE] = slo_rules(slos, str(_value(RUNBOOK_URL, templar)))
             except SloError as error:
                 raise FleetError(str(error)) from error
         return [files]
+
+
+def _slos(path: Path, templar: Templar) -> list[dict[str, Any]]:
+    slos: list[dict[str, Any]] = yaml.safe_load(_render(path, templar, {}))
+    if problems := slo_problems(slos):
+        raise FleetError(f"{path}: {problems[0]}")
+    return slos
 
 
 def _value(name: str, templar: Templar) -> Any:

@@ -117,6 +117,11 @@ class Component:
         """The template of the component's recording rules, if it has one."""
         return self._monitoring("recording_rules.yml")
 
+    @property
+    def slos(self) -> Path | None:
+        """The template of the component's service level objectives, if it has any."""
+        return self._monitoring("slos.yml")
+
     def _monitoring(self, name: str) -> Path | None:
         path = self.path / "monitoring" / name
         return path if path.is_file() else None

@@ -47,6 +47,7 @@ from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import (
     BUDGET_DAYS,
     SLOS,
+    is_objective,
     slo_problems,
 )
 
@@ -323,6 +324,8 @@ class InventoryCheck:
         """Return what is wrong with a value beyond its type."""
         if name == SLOS:
             return slo_problems(value)
+        if "_slo_" in name and name.endswith("_objective"):
+            return [] if is_objective(value) else ["must be a percentage above 0 and below 100, such as 99.9"]
         if name in self._fleet.alert_variables and name.endswith(("_for", "_window")):
             if not isinstance(value, (str, int)) or isinstance(value, bool):
                 return []  # the type is wrong

@@ -91,6 +91,19 @@ def slo_problems(slos: Any) -> list[str]:
     return found
 
 
+def with_brought(slos: Any, brought: Sequence[Slo]) -> Any:
+    """Return a site's own objectives, and those that components bring; of two of a name the site's counts."""
+    if not isinstance(slos, (list, tuple)) or not all(isinstance(slo, dict) for slo in slos):
+        return slos  # wrong, which slo_problems tells
+    own = {(str(slo.get("service")), str(slo.get("name"))) for slo in slos}
+    return [*slos, *(slo for slo in brought if (str(slo["service"]), str(slo["name"])) not in own)]
+
+
+def is_objective(value: Any) -> bool:
+    """Tell whether a value is a percentage above 0 and below 100."""
+    return _objective({"objective": value}) is not None
+
+
 def slo_rules(slos: Sequence[Slo], runbook_url: str) -> str:
     """Return the text of the rule file.
 

@@ -327,6 +327,16 @@ def test_wrong_objective_is_named(check: Check, roles: Path) -> None:
     ]
 
 
+def test_wrong_objective_of_a_component_is_named(check: Check, roles: Path) -> None:
+    options = "shop_slo_availability_objective: {type: float}"
+    write(
+        roles, {"prometheus/meta/argument_specs.yml": f"argument_specs: {{main: {{options: {{{options}}}}}}}"}
+    )
+    assert check.problems(group_vars_prometheus="shop_slo_availability_objective: 99.5") == []
+    (problem,) = check.problems(group_vars_prometheus="shop_slo_availability_objective: 100")
+    assert problem.startswith("shop_slo_availability_objective must be a percentage above 0 and below 100")
+
+
 @pytest.mark.parametrize(
     ("retention", "warned"),
     [("", True), ("4w1d", True), ("719h59m", True), ("30d", False), ("1y", False), ("4w2d", False)],

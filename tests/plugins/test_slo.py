@@ -8,8 +8,10 @@ import pytest
 import yaml
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import (
     SloError,
+    is_objective,
     slo_problems,
     slo_rules,
+    with_brought,
 )
 
 from tests.plugins.conftest import INVENTORY, write
@@ -181,3 +183,66 @@ def test_lookup_writes_the_file(tmp_path: Path, run_playbook: RunPlaybook) -> No
     run = run_playbook("play.yml")
     assert run.returncode == 2
     assert "fleetwatch_slos: entry 1 (availability): objective must be a percentage" in run.stdout
+
+
+BROUGHT = """
+    - name: availability
+      service: bank
+      objective: "[[ shop_goal ]]"
+      errors: rate(errors_total[$window])
+      total: rate(requests_total[$window])
+    - name: latency
+      service: bank
+      objective: 95
+      errors: rate(slow_total[$window])
+      total: rate(requests_total[$window])
+    """
+
+
+def test_the_sites_own_objective_counts_more_than_a_components() -> None:
+    theirs = changed(objective=95)
+    assert with_brought([SLO], [theirs, changed(name="latency")]) == [SLO, changed(name="latency")]
+    assert with_brought([], [theirs]) == [theirs]
+    assert with_brought("shop", [theirs]) == "shop"
+    assert [value for value in (99.9, "94", 0, 100, "x", True) if is_objective(value)] == [99.9, "94"]
+
+
+@pytest.mark.slow
+def test_components_bring_objectives(tmp_path: Path, run_playbook: RunPlaybook) -> None:
+    own = {**SLO, "service": "bank", "name": "latency", "objective": 99}
+    files = {
+        "play.yml": PLAY,
+        "inventory/hosts.yml": INVENTORY + "shop: {hosts: {web1: {}}}\n",
+        "inventory/group_vars/all.yml": "fleetwatch_runbook_url: https://runbooks\n",
+        "roles/shop/monitoring/slos.yml": BROUGHT,
+        "roles/shop/defaults/main.yml": "{shop_port: 8000, shop_worker_port: 8001, shop_goal: 94}",
+    }
+
+    def objectives(**changes: str) -> dict[str, str]:
+        write(tmp_path, files | {name.replace("__", "/") + ".yml": text for name, text in changes.items()})
+        run = run_playbook("play.yml")
+        assert run.returncode == 0, run.stdout
+        rules = yaml.safe_load((tmp_path / "result.json").read_text())["rules"]
+        return {
+            rule["labels"]["slo"]: rule["expr"]
+            for group in yaml.safe_load(rules.get("slo.yml", "groups: []"))["groups"]
+            for rule in group["rules"]
+            if rule.get("record") == "slo:objective:ratio"
+        }
+
+    assert objectives() == {"availability": "vector(0.94)", "latency": "vector(0.95)"}
+    assert objectives(inventory__group_vars__prometheus="shop_goal: 80") == {
+        "availability": "vector(0.8)",
+        "latency": "vector(0.95)",
+    }
+    site = yaml.safe_dump({"fleetwatch_slos": [own]})
+    assert objectives(inventory__group_vars__prometheus=site) == {
+        "availability": "vector(0.94)",
+        "latency": "vector(0.99)",
+    }
+    write(tmp_path, files | {"inventory/group_vars/prometheus.yml": "shop_goal: 101"})
+    run = run_playbook("play.yml")
+    assert run.returncode == 2
+    assert "shop/monitoring/slos.yml: entry 1 (availability): objective must be a percentage" in run.stdout
+    (tmp_path / "inventory/group_vars/prometheus.yml").unlink()
+    assert objectives(inventory__hosts=INVENTORY) == {}, "a component without hosts brings none"

@@ -14,12 +14,18 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import ALERTS, slo_rules
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.rules import render_rules, rules_variables
+from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.slo import (
+    ALERTS,
+    slo_problems,
+    slo_rules,
+)
 
+from tests.rules.test_alerts import ROLES, SECTIONS, defaults, silence_variables
 from tests.rules.test_alerts import RUNBOOKS as PAGES
-from tests.rules.test_alerts import SECTIONS, silence_variables
 
 RUNBOOKS = "https://runbooks.example.com"
+BRINGING = sorted(path.parents[1].name for path in ROLES.glob("*/monitoring/slos.yml"))
 SHOP = {
     "name": "availability",
     "service": "shop",
@@ -258,6 +264,18 @@ def failures(promtool: str, folder: Path, rules: str, step: int, test: dict[str,
 def test_rules_pass_the_checker(promtool: str, tmp_path: Path) -> None:
     (tmp_path / "slo.yml").write_text(slo_rules([SHOP, BANK], RUNBOOKS))
     assert run(promtool, tmp_path, "check", "rules", "--lint=all", "--lint-fatal", "slo.yml") == ""
+
+
+@pytest.mark.parametrize("component", BRINGING)
+def test_objectives_of_components_pass_the_checker(component: str, promtool: str, tmp_path: Path) -> None:
+    path = ROLES / component / "monitoring" / "slos.yml"
+    slos = yaml.safe_load(render_rules(path, defaults(component)))
+    assert slo_problems(slos) == []
+    assert {slo["service"] for slo in slos} == {component}
+    (tmp_path / "slo.yml").write_text(slo_rules(slos, RUNBOOKS))
+    assert run(promtool, tmp_path, "check", "rules", "--lint=all", "--lint-fatal", "slo.yml") == ""
+    options = yaml.safe_load((ROLES / component / "meta/argument_specs.yml").read_text())
+    assert rules_variables(path) <= options["argument_specs"]["main"]["options"].keys()
 
 
 def test_alert_says_what_its_reader_needs_and_objectives_do_not_mix(promtool: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.fleetwatch.monitoring.plugins.module_utils.api import ApiError
 from ansible_collections.fleetwatch.monitoring.plugins.modules import chaos, firing_alerts
 
 from .conftest import ROOT
@@ -59,7 +60,7 @@ def plan(experiment: str, host: Host | None = None, **params: Any) -> chaos.Plan
 
 @pytest.fixture
 def nft(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chaos.shutil, "which", lambda name, path: f"/usr/sbin/{name}")
+    monkeypatch.setattr("shutil.which", lambda name, path: f"/usr/sbin/{name}")
 
 
 # What is refused
@@ -113,7 +114,7 @@ def test_what_the_host_cannot_bear_is_refused(
 
 
 def test_packet_loss_needs_nftables(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(chaos.shutil, "which", lambda name, path: None)
+    monkeypatch.setattr("shutil.which", lambda name, path: None)
     with pytest.raises(chaos.RefusedError, match="install it with: apt-get install nftables"):
         plan("packet_loss", peers=[PEER])
 
@@ -199,9 +200,8 @@ def test_a_disk_is_never_filled_beyond(blocks: int, available: int, percent: int
 
 
 def test_a_disk_that_is_full_already_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(
-        chaos.os, "statvfs", lambda path: SimpleNamespace(f_blocks=1000, f_bavail=50, f_frsize=4096)
-    )
+    full = SimpleNamespace(f_blocks=1000, f_bavail=50, f_frsize=4096)
+    monkeypatch.setattr("os.statvfs", lambda path: full)
     with pytest.raises(chaos.RefusedError, match="is filled to 95 % already"):
         plan("disk_fill", path=str(tmp_path))
 
@@ -432,7 +432,7 @@ def test_what_does_not_happen_is_a_failure_that_says_what_does() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_prometheus_may_be_away_for_a_moment() -> None:
-    answers = iter([firing_alerts.ApiError("away"), [], firing_alerts.ApiError("away"), [{"alert": "A"}]])
+    answers = iter([ApiError("away"), [], ApiError("away"), [{"alert": "A"}]])
 
     def look() -> Any:
         answer = next(answers)
@@ -441,7 +441,7 @@ def test_prometheus_may_be_away_for_a_moment() -> None:
         return answer
 
     assert firing_alerts.wait(look, "A", "firing", 60)[0] == [{"alert": "A"}]
-    with pytest.raises(firing_alerts.ApiError, match="No Prometheus answers"):
+    with pytest.raises(ApiError, match="No Prometheus answers"):
         firing_alerts.wait(lambda: firing_alerts.firing([NOBODY], "shop"), "A", "firing", 60)
 
 

@@ -11,6 +11,7 @@ import gc
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
@@ -21,6 +22,9 @@ from fleetwatch.common.child import in_child
 
 if TYPE_CHECKING:
     from flask import Flask
+
+_NOBODY = 0o777  # as the umask of a socket: none may connect
+_EVERYBODY = 0o777  # as its mode
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,8 @@ class Basics:
     """Requests worked on at the same time."""
     log_level: str
     unix_socket: str | None = None
-    """Path of a socket to listen on instead, for a proxy on the same host. Its directory says who may."""
+    """Path of a socket to listen on instead, for a proxy on the same host. Its directory says who may connect;
+    they may as soon as the worker is there."""
 
     @property
     def bind(self) -> str:
@@ -94,7 +99,8 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "keepalive": 65,  # longer than Alertmanager's idle connections between two flushes of a group
             "logger_class": _Logger,
             "control_socket_disable": True,  # it would be a file in $HOME
-            "post_worker_init": _worker_started,
+            "umask": _NOBODY if self._basics.unix_socket else 0,
+            "post_worker_init": self._worker_started,
             "worker_exit": self._worker_exits,
         }
         for name, value in options.items():
@@ -105,13 +111,14 @@ class _Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
         """Build the application in the worker."""
         return self._program.load(self._argv)
 
+    def _worker_started(self, _worker: Any) -> None:
+        if self._basics.unix_socket:  # before, a proxy would wait here while another instance could answer
+            Path(self._basics.unix_socket).chmod(_EVERYBODY)
+        # What never goes away is left out of the garbage collector's rounds.
+        gc.collect()
+        gc.freeze()
+
     def _worker_exits(self, _server: Any, worker: Any) -> None:
         app = getattr(worker, "wsgi", None)
         if app is not None:
             self._program.close(app)
-
-
-def _worker_started(_worker: Any) -> None:
-    """Leave what never goes away out of the garbage collector's rounds."""
-    gc.collect()
-    gc.freeze()

@@ -212,9 +212,11 @@ def test_sigterm_finishes_the_batch(storage: Storage, database: Database, make_w
     worker = make_worker(database.url, worker_latency=0.1, worker_batch=5)
     worker.up()
     wait_until(database.settlements, what="the first batch")
+    before = len(database.settlements())
     wait_until(lambda: database.holds_a_claim("transactions_worker@1"), what="the next batch")
     assert worker.terminate() == 0
     settled = len(database.settlements())
+    assert settled > before
     assert settled % 5 == 0
     assert settled == 300 - storage.backlog().count
     events = [event["event"] for event in worker.events()]

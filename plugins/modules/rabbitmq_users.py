@@ -105,12 +105,6 @@ def knows_password(user: Entry, password: str) -> bool:
     return hmac.compare_digest(user["password_hash"], password_hash(password, salt))
 
 
-def tags_of(user: Entry) -> list[str]:
-    """Return the tags of a user of RabbitMQ's definitions; older versions join them with commas."""
-    tags = user.get("tags") or []
-    return sorted(filter(None, tags.split(",") if isinstance(tags, str) else tags))
-
-
 def permission(user: Entry) -> Entry:
     """Return the permission of a wanted user as it is in RabbitMQ's definitions."""
     return {"user": user["name"], "vhost": user["vhost"], **{right: user[right] for right in RIGHTS}}
@@ -131,7 +125,7 @@ class Plan:
             for user in users
             if user["name"] not in present
             or not knows_password(present[user["name"]], user["password"])
-            or tags_of(present[user["name"]]) != sorted(user["tags"])
+            or sorted(present[user["name"]]["tags"]) != sorted(user["tags"])
         ]
         self.permissions = [entry for entry in map(permission, users) if entry not in permissions]
         self.unwanted_users = sorted(present.keys() - wanted)
@@ -237,7 +231,7 @@ def main() -> None:
     users = module.params["users"]
     if wrong := mistakes(users):
         module.fail_json(msg=f"rabbitmq_users: {'; '.join(wrong)}. Nothing was changed.")
-    program = module.get_bin_path("rabbitmqctl", required=not module.check_mode, opt_dirs=["/usr/sbin"])
+    program = module.get_bin_path("rabbitmqctl", required=not module.check_mode)
     if not program:
         module.exit_json(changed=True)
     control = Control(module, program)

@@ -132,6 +132,7 @@ ENDPOINTS = (
     Endpoint("metrics simulator", "metrics_simulator", "metrics_simulator_port", 9101, _ready("/readyz")),
     Endpoint("metrics collector", "metrics_collector", "metrics_collector_port", 8080, _ready("/readyz")),
     Endpoint("usage API", "metrics_api", "metrics_api_port", 5000, _ready("/readyz")),
+    Endpoint("transactions", "transactions", "transactions_port", 8000, _ready("/health")),
     Endpoint("mailbox", "lab_mailbox", "lab_mailbox_port", 8025, _ready("/readyz")),
     Endpoint("mailbox, SMTP", "lab_mailbox", "lab_mailbox_smtp_port", 1025, _smtp, scheme="smtp"),
 )

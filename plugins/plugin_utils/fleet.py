@@ -211,10 +211,6 @@ class HostVariables:
         self._all: Mapping[str, Any] = ChainMap(raw, defaults)  # type: ignore[arg-type] # only read
         self._templar = templar
 
-    def is_template(self, value: Any) -> bool:
-        """Tell whether a value has templates, and so may be another on each host."""
-        return bool(self._templar.is_template(value))
-
     def __contains__(self, name: str) -> bool:
         """Tell whether the host or a role's defaults set the variable."""
         return name in self._all

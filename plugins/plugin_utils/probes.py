@@ -178,6 +178,18 @@ def host_of(target: str) -> str:
     return urlsplit(f"//{target}").hostname or target
 
 
+def _may_have_template(value: Any) -> bool:
+    """Tell whether a value may be another on each host.
+
+    ``Templar.is_template`` does not look into lists while it renders a template, as for a lookup.
+    """
+    if isinstance(value, dict):
+        return any(map(_may_have_template, value.values()))
+    if isinstance(value, list):
+        return any(map(_may_have_template, value))
+    return isinstance(value, str) and "{" in value
+
+
 class Probing:
     """The probes of one job."""
 
@@ -282,7 +294,7 @@ class Probing:
             probes = read_probes(variables.get(setting, []), self.kinds, " or ".join(self.modules_settings))
         except ProbeError as error:
             raise SettingError(setting, variables.host, str(error)) from error
-        if not variables.is_template(raw):  # hosts of one group share the list
+        if not _may_have_template(raw):  # hosts of one group share the list
             self._static[id(raw)] = (raw, probes)
         return probes
 

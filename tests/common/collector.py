@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
+from unittest.mock import patch
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from fleetwatch.common import otel
 
 
 @dataclass
@@ -21,6 +24,7 @@ class Span:
     attributes: dict[str, Any]
     links: list[str]
     failed: bool
+    kind: str
 
 
 @dataclass
@@ -42,6 +46,7 @@ class Collector:
                         _attributes(span),
                         [link.trace_id.hex() for link in span.links],
                         span.status.code == span.status.STATUS_CODE_ERROR,
+                        span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_").lower(),
                     )
                 )
 
@@ -64,7 +69,9 @@ def run_collector() -> Iterator[Collector]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name is the base's
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    # The test waits for the last spans however busy the machine is.
+    patience = patch.multiple(otel, _EXPORT_TIMEOUT=60.0, _LAST_EXPORT=60.0)
+    with patience, ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         collector.url = f"http://127.0.0.1:{server.server_port}"
         thread = Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()

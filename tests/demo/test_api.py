@@ -309,7 +309,7 @@ def test_an_unexpected_error_is_answered_500_logged_and_not_quoted(
     [
         ("GET /error", 500, "GET /error"),
         ("GET /nothing", 404, "GET unmatched"),
-        ("GET //transactions", 404, "GET unmatched"),
+        ("GET /transactions//create", 404, "GET unmatched"),
         ("POST /transactions", 405, "POST unmatched"),
         ("BREW /transactions", 405, "other unmatched"),
         ("GET /metrics", 404, "GET unmatched"),  # on another port
@@ -515,6 +515,9 @@ def test_a_request_its_queries_and_its_payment_are_one_trace(run: Run) -> None:
         "GET /error",
     }
     assert found["POST /transactions/create"].attributes["http.response.status_code"] == 201
+    assert {name: span.kind for name, span in found.items()} == {
+        name: "server" if "/" in name else "client" for name in found
+    }
     assert found["POST /transactions/create"].parent == TRACEPARENT.split("-")[2]
     assert found["INSERT postgresql"].attributes["db.system.name"] == "postgresql"
     assert "12.34" not in json.dumps(found["INSERT postgresql"].attributes)

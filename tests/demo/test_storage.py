@@ -263,6 +263,7 @@ def test_an_exhausted_pool_is_told_in_time_counted_and_gone_again(configure: Con
     registry = health.registry()
     settings = configure(database_pool_size=1, database_max_overflow=1, database_pool_timeout=0.2)
     storage = Storage(settings, PoolMetrics(registry), "tests")
+    assert value(registry, "overflow") == 0  # though no connection is open yet
     fill(storage, 2)
     assert [value(registry, name) for name in ("size", "max_overflow", "in_use")] == [1, 1, 0]
     with storage.claim(1), storage.claim(1):

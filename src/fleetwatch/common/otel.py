@@ -11,7 +11,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Link, Span, StatusCode, get_current_span
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _EXPORT_TIMEOUT = 5.0  # seconds
@@ -43,6 +43,7 @@ class Tracer:
         name: str,
         parent: str | None,
         links: Iterable[str | None],
+        kind: str,
         attributes: Mapping[str, str | bool | int | float],
     ) -> Iterator[Span]:
         """See ``tracing.span``."""
@@ -50,6 +51,7 @@ class Tracer:
         with self._tracer.start_as_current_span(
             name,
             _context(parent) if parent else None,
+            SpanKind[kind.upper()],
             attributes=attributes,
             links=[Link(cause) for cause in causes if cause.is_valid],
             # The text of an exception may quote what does not belong into a trace.

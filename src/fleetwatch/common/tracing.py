@@ -14,12 +14,13 @@ from __future__ import annotations
 import atexit
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from fleetwatch.common.otel import Tracer
 
 Attribute = str | bool | int | float
+Kind = Literal["internal", "server", "client"]
 
 _tracer: Tracer | None = None
 
@@ -66,14 +67,16 @@ def span(
     parent_traceparent: str | None = None,
     *,
     links: Iterable[str | None] = (),
+    kind: Kind = "internal",
     **attributes: Attribute,
 ) -> AbstractContextManager[Span]:
     """Trace the work in the block. An exception marks the span as failed and goes on.
 
     parent_traceparent: the ``traceparent`` of what caused it; anything malformed counts as none.
     links: those of further causes.
+    kind: whether it answers somebody's call (``server``) or calls another program (``client``).
     """
-    return _tracer.span(name, parent_traceparent, links, attributes) if _tracer else _NO_SPAN
+    return _tracer.span(name, parent_traceparent, links, kind, attributes) if _tracer else _NO_SPAN
 
 
 def current_traceparent() -> str | None:

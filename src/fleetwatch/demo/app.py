@@ -57,7 +57,7 @@ def _begin() -> None:
     if g.watched:
         api().metrics.in_progress.inc()
     parent = request.headers.get("traceparent")
-    g.span = tracing.span(f"{g.method} {g.route}", parent)
+    g.span = tracing.span(f"{g.method} {g.route}", parent, kind="server")
     g.told = g.span.__enter__()
     g.told.set_attribute("http.request.method", g.method)
     g.told.set_attribute("http.route", g.route)

@@ -32,7 +32,7 @@ class Gateway:
         """Return the gateway's id of the payment, ``None`` when it declines; raise GatewayError."""
         began = time.monotonic()
         outcome = "error"
-        with tracing.span("authorise payment") as span:
+        with tracing.span("authorise payment", kind="client") as span:
             span.set_attribute("peer.service", "payment-gateway")
             span.set_attribute("payment.amount", str(amount))
             span.set_attribute("payment.currency", currency)

@@ -47,7 +47,7 @@ def trace_queries(engine: Engine) -> None:
         if tracing.current_traceparent() is None:
             return
         operation = statement.split(maxsplit=1)[0].upper()
-        context.fleetwatch_span = tracing.span(f"{operation} postgresql")
+        context.fleetwatch_span = tracing.span(f"{operation} postgresql", kind="client")
         span = context.fleetwatch_span.__enter__()
         span.set_attribute("db.system.name", "postgresql")
         span.set_attribute("db.operation.name", operation)

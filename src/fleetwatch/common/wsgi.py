@@ -38,8 +38,8 @@ class Basics:
     """Requests worked on at the same time."""
     log_level: str
     unix_socket: str | None = None
-    """Path of a socket to listen on instead, for a proxy on the same host. Its directory says who may connect;
-    they may as soon as the worker is there."""
+    """Path of a socket to listen on instead, for a proxy on the same host. Its directory says who may
+    connect, as soon as the worker is there."""
 
     @property
     def bind(self) -> str:

@@ -543,6 +543,40 @@ def test_the_playbook_lists_and_asks_before_it_breaks(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("firing", "words"),
+    [
+        (
+            [alert("NodeDown", "web1")],
+            "NodeDown: critical on web1 now. A host in trouble is not broken further",
+        ),
+        (
+            [alert("HighErrorRate", "web1", severity="warning")],
+            "HighErrorRate fires on web1 already, so the experiment would show nothing",
+        ),
+        # All is quiet there, so it goes on, to where the module finds that there is nothing to break.
+        (
+            [alert("NodeDown", "web2"), alert("A", "web1", severity="warning")],
+            "transactions-api@1.service does not run here, so there is nothing to break",
+        ),
+    ],
+)
+def test_the_playbook_looks_at_what_fires(tmp_path: Path, firing: list[dict[str, Any]], words: str) -> None:
+    prometheus = Prometheus()
+    prometheus.alerts = firing
+    with serve(prometheus) as url:
+        here = "ansible_connection: local, ansible_become: false, ansible_host: 127.0.0.1, "
+        here += f"ansible_python_interpreter: {sys.executable}"
+        inventory = (
+            f"prometheus: {{hosts: {{monitor: {{{here}, prometheus_port: {url.rpartition(':')[2]}}}}}}}\n"
+            f"chaos: {{hosts: {{web1: {{{here}}}}}}}\n"
+        )
+        code, output = play(tmp_path, inventory, "-e", "experiment=errors", "--limit", "web1")
+    assert code != 0
+    assert words in output
+
+
+@pytest.mark.slow
 def test_nothing_is_broken_that_nobody_watches(tmp_path: Path) -> None:
     code, output = play(tmp_path, "chaos: {hosts: {web1: }}", "-e", "experiment=errors")
     assert code != 0

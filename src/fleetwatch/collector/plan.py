@@ -15,10 +15,10 @@ COLLECTORS = (
     "load",
     "processes",
     "system",
-    "units",
-    "unit_states",
     "temperature",
     "battery",
+    "units",
+    "unit_states",
 )
 """Names of all collectors, in the order in which they run."""
 

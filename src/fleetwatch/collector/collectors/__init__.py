@@ -29,9 +29,9 @@ def build(plan: Plan) -> dict[str, Collect]:
         "load": lambda: system.load,
         "processes": lambda: system.processes,
         "system": lambda: system.system,
-        "units": lambda: units.Units(plan),
-        "unit_states": lambda: unit_states.UnitStates(plan),
         "temperature": lambda: sensors.temperatures,
         "battery": lambda: sensors.battery,
+        "units": lambda: units.Units(plan),
+        "unit_states": lambda: unit_states.UnitStates(plan),
     }
     return {name: every[name]() for name in plan.collectors}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,10 @@ INVOCATIONS = Path("/run/systemd/units")
 SETTLED, UNSETTLED = 300.0, 30.0
 """Seconds after which systemd is asked again although nothing began or ended: while all is well, and while a
 service is on its way or failed."""
+SOON = 0.1
+"""Seconds that a later round waits for an answer that did not come in time."""
+GIVE_UP = 30.0
+"""Seconds after which systemctl is ended, to try it anew."""
 STATES = ("active", "reloading", "activating", "deactivating", "maintenance", "failed")
 """States that are told; a service that is inactive is not."""
 
@@ -39,14 +44,17 @@ class UnitStates:
     An answer costs more than all the other collectors together, so it is kept while no unit begins or ends:
     systemd keeps a link for each that runs, and the time of their folder tells. What that does not tell, such
     as that a failed unit was reset, is seen a little later.
+
+    An answer that does not come in time is taken by a later round, which does not wait for it again.
     """
 
     def __init__(self, plan: Plan) -> None:
         """Take the filters and the time."""
         self._wanted = Wanted(plan.units_include, plan.units_exclude)
         self._timeout = 0.9 * plan.timeout("unit_states")
+        self._question: Question | None = None
         self._mark: int | None = None
-        self._until = self._left_alone_until = float("-inf")
+        self._until = float("-inf")
         self._states: list[State] = []
 
     def __call__(self) -> Metrics:
@@ -54,12 +62,12 @@ class UnitStates:
         if not cgroups.BOOTED.exists():
             return []
         mark = _mark()  # before the answer, so that what changes meanwhile is asked for again
-        if mark is None or mark != self._mark or time.monotonic() >= self._until:
+        if self._question:
+            self._take(self._question, SOON)
+        elif mark is None or mark != self._mark or time.monotonic() >= self._until:
             self._mark = None  # until there is an answer
-            self._states = [state for state in states(self._ask()) if self._wanted(state.unit)]
-            calm = all(state.state == "active" for state in self._states)
-            self._until = time.monotonic() + (SETTLED if calm else UNSETTLED)
-            self._mark = mark
+            self._question = Question(mark)
+            self._take(self._question, self._timeout)
         return [
             gauges(
                 "host_unit_state",
@@ -81,16 +89,72 @@ class UnitStates:
             ),
         ]
 
-    def _ask(self) -> str:
-        """Return what systemd says, or raise; when it did not answer in time, at once for a while."""
-        now = time.monotonic()
-        if now < self._left_alone_until:
-            raise TimeoutError("systemctl did not return in time; it is run again soon")
+    def _take(self, question: Question, timeout: float) -> None:
+        """Take the answer, or raise."""
         try:
-            return _ask(self._timeout)
+            text = question.answer(timeout)
         except subprocess.TimeoutExpired:
-            self._left_alone_until = now + UNSETTLED
+            seconds = time.monotonic() - question.asked
+            if seconds >= GIVE_UP:
+                question.end()
+                self._question = None
+            raise TimeoutError(f"systemctl has not returned for {seconds:.0f} s") from None
+        except OSError:
+            self._question = None
             raise
+        self._question, self._mark = None, question.mark
+        self._states = [state for state in states(text) if self._wanted(state.unit)]
+        calm = all(state.state == "active" for state in self._states)
+        self._until = time.monotonic() + (SETTLED if calm else UNSETTLED)
+
+
+class Question:
+    """A run of systemctl about all services."""
+
+    def __init__(self, mark: int | None) -> None:
+        """Begin it.
+
+        Args:
+            mark: the time of the links before.
+
+        """
+        self.mark, self.asked = mark, time.monotonic()
+        self._process = subprocess.Popen(  # noqa: S603 - our own arguments
+            [
+                SYSTEMCTL,
+                "show",
+                "--property=Id,ActiveState,NRestarts,ActiveEnterTimestamp",
+                "--timestamp=unix",
+                f"--state={','.join(STATES)}",
+                f"*{SERVICE}",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={"LC_ALL": "C.UTF-8"},
+            encoding="utf-8",
+            errors="replace",
+        )
+
+    def answer(self, timeout: float) -> str:
+        """Return what it wrote.
+
+        Raises:
+            OSError: It failed; the text has its words.
+            subprocess.TimeoutExpired: It has not ended within so many seconds; ask again later.
+
+        """
+        text, complaint = self._process.communicate(timeout=timeout)
+        if self._process.returncode:
+            words = " ".join(complaint.split()) or f"exit code {self._process.returncode}"
+            raise OSError(f"systemctl show: {words}")
+        return text
+
+    def end(self) -> None:
+        """End it."""
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.communicate(timeout=1)
 
 
 def states(text: str) -> list[State]:
@@ -104,30 +168,6 @@ def states(text: str) -> list[State]:
             started = float(at) if at.isdigit() and state in ("active", "reloading") else None
             found[unit] = State(unit, state, int(values.get("NRestarts") or 0), started)
     return list(found.values())
-
-
-def _ask(timeout: float) -> str:
-    """Return what systemd says of all services, or raise."""
-    done = subprocess.run(  # noqa: S603 - our own arguments
-        [
-            SYSTEMCTL,
-            "show",
-            "--property=Id,ActiveState,NRestarts,ActiveEnterTimestamp",
-            "--timestamp=unix",
-            f"--state={','.join(STATES)}",
-            f"*{SERVICE}",
-        ],
-        capture_output=True,
-        env={"LC_ALL": "C.UTF-8"},
-        timeout=timeout,
-        check=False,
-        encoding="utf-8",
-        errors="replace",
-    )
-    if done.returncode:
-        words = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise OSError(f"systemctl show: {words}")
-    return done.stdout
 
 
 def _mark() -> int | None:

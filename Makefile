@@ -21,6 +21,10 @@ lab: ## Start the lab, or bring it up to date (LAB_RELEASE=bookworm|trixie LAB_N
 lab-alert: ## Play an incident in the lab and follow it to the mailbox
 	@$(VENV)/python -m lab.alert
 
+.PHONY: lab-load
+lab-load: ## Load the lab's transactions for a while (LAB_LOAD_SECONDS=60 LAB_LOAD_RATE=20 LAB_LOAD_USERS=10)
+	@$(VENV)/python -m lab.load
+
 .PHONY: lab-status
 lab-status: ## Show what of the lab runs, and where
 	@$(PYTHON) -m lab status

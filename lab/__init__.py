@@ -1,6 +1,6 @@
 """The lab: Fleetwatch on real systemd hosts that run as containers on this machine.
 
-Everything here but ``alert.py`` uses the standard library only, because it has to run
+Everything here but ``alert.py`` and ``locustfile.py`` uses the standard library only, because it has to run
 before the virtual environment exists. Entry points:
 
 - ``python3 -m lab up|down|status``: the lab itself (``make lab`` and its relatives)

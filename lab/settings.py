@@ -70,7 +70,7 @@ class Settings:
         grafana = environment.get("GRAFANA_RELEASE") or self.grafana
         if grafana and grafana != NONE and "://" not in grafana:
             grafana = str(Path(grafana).expanduser().absolute())
-        nodes = _number(environment, "LAB_NODES", self.nodes, 0, MAX_NODES)
+        nodes = number(environment, "LAB_NODES", self.nodes, 0, MAX_NODES)
         return {"release": release, "nodes": nodes, "grafana": grafana}
 
     def save(self, state: Path = STATE) -> None:
@@ -133,8 +133,8 @@ class Machines(Settings):
             raise LabError(f"LAB_INVENTORY is {inventory!r}: there is no such directory")
         return {
             **super()._chosen(environment),
-            "memory": _number(environment, "LAB_VM_MEMORY", self.memory, MIN_MEMORY, MAX_MEMORY),
-            "cpus": _number(environment, "LAB_VM_CPUS", self.cpus, 1, MAX_CPUS),
+            "memory": number(environment, "LAB_VM_MEMORY", self.memory, MIN_MEMORY, MAX_MEMORY),
+            "cpus": number(environment, "LAB_VM_CPUS", self.cpus, 1, MAX_CPUS),
             "driver": driver,
             "emulator": emulator,
             "box": _optional(environment, "LAB_BOX", self.box),
@@ -156,7 +156,13 @@ def driver(environment: Mapping[str, str]) -> str:
     return chosen
 
 
-def _number(environment: Mapping[str, str], name: str, known: int, least: int, most: int) -> int:
+def number(environment: Mapping[str, str], name: str, known: int, least: int, most: int) -> int:
+    """Return what a variable says, ``known`` when it is not set.
+
+    Raises:
+        LabError: it is no number from ``least`` to ``most``.
+
+    """
     value = environment.get(name) or str(known)
     if not (value.isascii() and value.isdigit() and least <= int(value) <= most):
         raise LabError(f"{name} is {value!r}: choose a number from {least} to {most}")

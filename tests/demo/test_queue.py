@@ -13,6 +13,7 @@ import pika
 import pytest
 
 from fleetwatch.common import health
+from fleetwatch.demo import queue
 from fleetwatch.demo.models import Status
 from fleetwatch.demo.queue import QUEUE, Consumer, Outcome, Publisher
 from fleetwatch.demo.storage import Storage
@@ -155,8 +156,12 @@ def test_a_receipt_of_a_connection_that_broke_does_nothing(rabbit: RabbitServer,
     connection = old.channel.connection
     connection.add_callback_threadsafe(connection.close)
     new = wait_until(lambda: (found := consumer.received()) is not old and found, LIMIT, "it comes again")
+    assert new
     consumer.acknowledge(old)
     consumer.acknowledge(None)
+    done = Event()
+    new.channel.connection.add_callback_threadsafe(done.set)
+    assert done.wait(LIMIT), "the connection lives on"
     assert consumer.received() is new
     assert consumer.state == "up"
     consumer.close()
@@ -173,7 +178,10 @@ def test_a_queue_that_is_deleted_is_made_again(rabbit: RabbitServer, sender: Sen
 
 
 @pytest.mark.slow
-def test_what_waits_when_the_api_stops_is_sent(rabbit: RabbitServer, sender: Sender) -> None:
+def test_what_waits_when_the_api_stops_is_sent(
+    rabbit: RabbitServer, sender: Sender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "_STOP_GRACE", LIMIT)
     sender.up()
     sender.send(200)
     sender.publisher.close()

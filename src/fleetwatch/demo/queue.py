@@ -39,7 +39,7 @@ _ARGUMENTS = {"x-max-length": 100_000}  # what nobody fetches must not fill the 
 _WAITING = 1000  # messages that may wait for their turn in the publisher
 _PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds between two attempts to connect
 _TICK = 1.0  # seconds between two looks at the connection when there is nothing to do
-_STOP_GRACE = 3.0  # seconds that the thread gets to finish
+_STOP_GRACE = 5.0  # seconds that the thread gets to finish
 
 log = logging.getLogger(__name__)
 # It tells of each failure at length and more than once; what matters is told here.

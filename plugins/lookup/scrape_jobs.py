@@ -16,6 +16,9 @@ description:
     that has targets. A job whose group is empty, or whose hosts all opted out, is not returned.
   - A job that a host runs several times names, with the key C(instances), the variable that says how often.
     Each instance is a target, at C(<job>_port) plus its number, which is counted from 1.
+  - A job that its hosts ask others for names, with the key C(prober), the job by which they are reached. Each
+    target is then a probe by one of them. What is probed is C(<job>_probes) of every host, C(<prober>_probes)
+    and C(<prober>_probe_hosts) of those that ask, with the modules of C(<prober>_modules).
   - Hosts outside of C(--limit) count too, so a limited run never removes targets.
   - Every target carries the labels C(host) (its name in the inventory) and those that
     C(fleetwatch_target_labels) takes from its groups. The labels C(__scheme__) and C(__metrics_path__) are

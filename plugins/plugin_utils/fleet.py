@@ -493,14 +493,15 @@ class Fleet:
             Probing,  # its file needs this one
         )
 
-        return [Probing(self, job) for job in self.jobs.values() if job.prober and self.hosts(job.group)]
+        fleet: Any = self  # mypy knows the classes of this file by two names
+        return [Probing(fleet, job) for job in fleet.jobs.values() if job.prober and self.hosts(job.group)]
 
     def _compute_scrape_jobs(self, labels: Mapping[str, Mapping[str, str]]) -> list[ScrapeJob]:
         jobs_of_host: dict[str, list[Job]] = {}
         for job in self.jobs.values():
             for host in () if job.prober else self.hosts(job.group):
                 jobs_of_host.setdefault(host, []).append(job)
-        probings = self.probings()
+        probings: list[Any] = self.probings()
         probed = set(self.hostvars) if probings else set()
         targets: dict[str, list[Mapping[str, Any]]] = {}
         for host in sorted(probed.union(jobs_of_host)):

@@ -55,7 +55,7 @@ def check(exporter: Path, folder: Path, modules: dict[str, Any]) -> subprocess.C
     """Check modules as the role does."""
     file = folder / "blackbox.yml"
     file.write_text(yaml.safe_dump({"modules": modules}))
-    command = [exporter, "--config.check", f"--config.file={file}"]
+    command = [str(exporter), "--config.check", f"--config.file={file}"]
     return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - as above
 
 

@@ -81,6 +81,11 @@ def test_nginx_speaks_tls_only_with_a_certificate() -> None:
     assert "ssl_certificate_key /etc/ssl/shop.key;" in text
 
 
+def test_nginx_listens_on_all_addresses_when_told_so() -> None:
+    text = nginx(transactions_listener={"address": "[::]:8000"})
+    assert "listen [::]:8000 default_server ipv6only=off;" in text
+
+
 def test_nginx_limits_the_rate_unless_told_not_to() -> None:
     assert "rate=7r/s" in nginx(transactions_rate_limit=7)
     assert "limit_req" not in nginx(transactions_rate_limit=0)

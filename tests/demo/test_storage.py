@@ -23,7 +23,7 @@ from fleetwatch.demo.metrics import PoolMetrics
 from fleetwatch.demo.models import Status, Transaction
 from fleetwatch.demo.storage import New, Storage, UnavailableError
 from tests.common.services import SOURCE, free_port, wait_until
-from tests.databases import PostgresServer, fresh_database
+from tests.databases import LOCKED_USER, PASSWORD, PostgresServer, fresh_database
 from tests.demo.conftest import Configure
 
 LIMIT = 90.0
@@ -299,6 +299,25 @@ def test_a_database_that_is_not_there_is_told_at_once(configure: Configure) -> N
     )
     with pytest.raises(UnavailableError, match="refused"):
         storage.ping()
+
+
+def test_a_user_who_may_not_make_the_table_is_told_so_until_it_may(
+    postgres_server: PostgresServer, configure: Configure
+) -> None:
+    with fresh_database(postgres_server) as url:
+        login = f"{LOCKED_USER}:{PASSWORD}"
+        storage = Storage(
+            configure(database_url=url.replace("fleetwatch@", f"{login}@")),
+            PoolMetrics(health.registry()),
+            "tests",
+        )
+        with pytest.raises(UnavailableError, match="the table cannot be made: permission denied") as caught:
+            storage.ping()
+        assert PASSWORD not in f"{caught.value} {caught.value.__cause__}"
+        with psycopg.connect(url) as connection:
+            connection.execute(f"GRANT CREATE ON SCHEMA public TO {LOCKED_USER}".encode())
+        fill(storage, 1)
+        storage.close()
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ _REFERENCE = r"^[^\u0000-\u001f\u007f]{1,140}$"
 
 
 def _amount(value: object) -> Decimal:
-    if not isinstance(value, str) or not re.fullmatch(_AMOUNT, value, re.ASCII):
+    if not isinstance(value, str) or not re.fullmatch(_AMOUNT, value):
         raise ValueError('must be a string such as "12.34", from "0.01" to "999999.99"')
     return Decimal(value)
 

@@ -38,7 +38,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
@@ -273,9 +273,12 @@ class Storage:
             return
         with self._preparing:
             if not self._prepared:
-                with connection.begin():
-                    connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-                    Base.metadata.create_all(connection)
+                try:
+                    with connection.begin():
+                        connection.execute(select(func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+                        Base.metadata.create_all(connection)
+                except ProgrammingError as error:  # such as a missing privilege, which may be cured
+                    raise UnavailableError(f"the table cannot be made: {_reason(error)}") from error
                 self._prepared = True
 
 
@@ -319,7 +322,7 @@ def _of_key(key: str | None) -> Any:
     return select(Transaction).where(Transaction.idempotency_key == key)
 
 
-def _reason(error: OperationalError | InterfaceError) -> str:
+def _reason(error: DBAPIError) -> str:
     """Return the first line of what PostgreSQL says; it names no secret."""
     lines = str(error.orig).strip().splitlines()
     return lines[0] if lines else type(error.orig).__name__

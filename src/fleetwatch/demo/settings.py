@@ -44,6 +44,12 @@ def _url_of(*schemes: str) -> AfterValidator:
             parts = urlsplit(text)
             if parts.scheme not in schemes or not (parts.hostname or parts.scheme == "unix"):
                 raise ValueError(f"must be empty or begin with {' or '.join(f'{s}://' for s in schemes)}")
+            if parts.query or parts.fragment:
+                raise ValueError("must have no options (nothing after ? or #)")
+            try:
+                _ = parts.port
+            except ValueError:  # whose text quotes the URL
+                raise ValueError("has a port that is no number from 0 to 65535") from None
         return value
 
     return AfterValidator(check)

@@ -31,6 +31,8 @@ from tests.databases import PostgresServer
 from .conftest import Configure
 from .servers import RedisServer
 
+pytestmark = pytest.mark.slow
+
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SURE = {"worker_latency": 0, "worker_failure_rate": 0, "latency_spread": 0}
 """Settings of a worker without chance."""

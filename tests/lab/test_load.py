@@ -207,6 +207,7 @@ def test_a_service_that_never_answered_was_not_reached() -> None:
     assert not summary.reached
 
 
+@pytest.mark.slow
 def test_without_a_service_it_says_so_and_fails() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     out, err = (process := start(url)).communicate(timeout=PLENTY)

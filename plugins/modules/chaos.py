@@ -38,7 +38,9 @@ options:
       - V(kill_unit) kills a unit with SIGKILL again and again.
       - V(errors) makes the transactions service fail, V(latency) makes it slow.
       - V(postgresql_stop) stops the cluster of PostgreSQL.
-      - V(disk_fill) fills a file system, with a file that has no name and is gone with the unit.
+      - V(disk_fill) fills a file system, with a file that has no name and is gone with the unit. The root of
+        a container is refused, as its space is that of the container's host; so is a file system in memory
+        that would take more than half of what is available.
       - V(packet_loss) drops packets from and to other hosts; SSH is spared. It needs nftables.
       - V(clock_skew) sets the clock, and stops what would correct it. Refused in containers, whose clock is
         that of their host.
@@ -274,16 +276,33 @@ def behaviour(seconds: int, change: Command, run: Run) -> Plan:
     )
 
 
-def disk_fill(params: Mapping[str, Any], _run: Run) -> Plan:
+def disk_fill(params: Mapping[str, Any], run: Run) -> Plan:
     """Fill a file system."""
     path, percent = params["path"], params["percent"]
     within("percent", percent, 50, 95)
     if not os.path.isdir(path):  # noqa: PTH112 - a path is text in a module's parameters
         raise RefusedError(f"path: {path} is no folder; name one of the file system that is to be filled.")
+    kind = run(["/usr/bin/findmnt", "--noheadings", "--output=FSTYPE", f"--target={path}"])[1].strip()
+    if kind == "overlay" and container(run):
+        raise RefusedError(
+            f"path: the file system of {path} is that of the container's host, and of all that runs there; "
+            "name a file system of its own, such as a volume."
+        )
     size = missing_bytes(os.statvfs(path), percent)
     if size <= 0:
         raise RefusedError(f"path: the file system of {path} is filled to {percent} % already; name another.")
+    if kind in {"tmpfs", "ramfs"} and size > available_memory() / 2:
+        raise RefusedError(
+            f"path: {path} is in memory, of which not enough is available; name one on a disk."
+        )
     return Plan((PYTHON, "-I", "-c", FILL, path, str(size), str(params["seconds"])))
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that programs may still take."""
+    with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123 - as one reads such files
+        found = re.search(r"^MemAvailable:\s+(\d+) kB", file.read(), re.MULTILINE)
+    return 1024 * int(found[1]) if found else 0
 
 
 def missing_bytes(filesystem: Any, percent: int) -> int:
@@ -346,11 +365,10 @@ def addresses_of(peer: str) -> set[str]:
 def clock_skew(params: Mapping[str, Any], run: Run) -> Plan:
     """Set the clock, and stop what would correct it."""
     within("offset", abs(params["offset"]), 5, 3600)
-    code, kind = run(["/usr/bin/systemd-detect-virt", "--container"])
-    if code == 0:
+    if kind := container(run):
         raise RefusedError(
-            f"clock_skew: this is a container ({kind.strip()}), and its clock is that of its host, which is "
-            "not touched. Try it on a machine of its own, virtual or not."
+            f"clock_skew: this is a container ({kind}), and its clock is that of its host, which is not "
+            "touched. Try it on a machine of its own, virtual or not."
         )
     services = [name for name in TIME_SERVICES if run([SYSTEMCTL, "is-active", "--quiet", name])[0] == 0]
     turn = (PYTHON, "-I", "-c", CLOCK)
@@ -365,6 +383,12 @@ def clock_skew(params: Mapping[str, Any], run: Run) -> Plan:
             *([(SYSTEMCTL, "start", *services)] if services else []),
         ],
     )
+
+
+def container(run: Run) -> str:
+    """Return what kind of container this is, or an empty text for a machine of its own."""
+    code, kind = run(["/usr/bin/systemd-detect-virt", "--container"])
+    return kind.strip() if code == 0 else ""
 
 
 EXPERIMENTS: dict[str, Callable[[Mapping[str, Any], Run], Plan]] = {

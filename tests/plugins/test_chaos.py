@@ -104,6 +104,12 @@ def test_what_cannot_be_meant_is_refused(experiment: str, params: dict[str, Any]
             "postgresql@15-a.service, postgresql@17-b.service run here; name",
         ),
         ("clock_skew", {}, {"detect-virt": (0, "podman\n")}, r"this is a container \(podman\)"),
+        (
+            "disk_fill",
+            {},
+            {"detect-virt": (0, "podman\n"), "findmnt": (0, "overlay\n")},
+            "path: the file system of / is that of the container's host",
+        ),
     ],
 )
 def test_what_the_host_cannot_bear_is_refused(
@@ -204,6 +210,19 @@ def test_a_disk_that_is_full_already_is_left_alone(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("os.statvfs", lambda path: full)
     with pytest.raises(chaos.RefusedError, match="is filled to 95 % already"):
         plan("disk_fill", path=str(tmp_path))
+
+
+def test_memory_is_not_filled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    empty = SimpleNamespace(f_blocks=1000, f_bavail=1000, f_frsize=4096)
+    monkeypatch.setattr("os.statvfs", lambda path: empty)
+    memory = Host({"findmnt": (0, "tmpfs\n")})
+    assert chaos.available_memory() > 1 << 20
+    monkeypatch.setattr(chaos, "available_memory", lambda: 2 * 950 * 4096)
+    assert plan("disk_fill", memory, path=str(tmp_path)).during[5] == str(950 * 4096)
+    monkeypatch.setattr(chaos, "available_memory", lambda: 2 * 950 * 4096 - 2)
+    with pytest.raises(chaos.RefusedError, match="is in memory, of which not enough is available"):
+        plan("disk_fill", memory, path=str(tmp_path))
+    plan("disk_fill", path=str(tmp_path))
 
 
 @pytest.mark.slow

@@ -154,8 +154,8 @@ def inside() -> bool:
 def enter(daemons: Daemons) -> None:
     """Go on, from the start of the program, in a network namespace that exists for the machines alone.
 
-    Their bridges, addresses and firewall rules are there, none in this machine's own network. What the machines
-    fetch goes through slirp4netns, which needs no rule of this machine's firewall either.
+    Their bridges, addresses and firewall rules are there, none in this machine's own network. What the
+    machines fetch goes through slirp4netns, which needs no rule of this machine's firewall either.
 
     Raises:
         LabError: it cannot be made.

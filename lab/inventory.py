@@ -44,18 +44,21 @@ def dynamic(settings: Settings, secrets: dict[str, str], state: Path = STATE) ->
     """
     ssh = {"ansible_ssh_common_args": f'-F "{state / "ssh_config"}"'}
     if isinstance(settings, Machines):
-        # ssh knows them by name, whichever way leads there; they know one another by address.
-        variables: dict[str, Any] = {"ansible_user": "vagrant", **ssh}
-        address = "fleetwatch_address"
+        # ssh knows them by name, whichever way leads there; they know one another by address. No variable of
+        # a host says it: Ansible drops what a script says of hosts that it does not list itself.
+        variables: dict[str, Any] = {
+            "ansible_user": "vagrant",
+            **ssh,
+            "lab_addresses": Fleet.addresses(state),
+        }
     else:
         variables = {"ansible_user": "root", **ssh, **CONTAINER_VARIABLES}
-        address = "ansible_host"
     found = grafana.variables(state)
     return {
         "all": {"vars": {**variables, **secrets}},
         "grafana": {"hosts": [], "vars": {}} if found is None else {"hosts": [grafana.HOST], "vars": found},
         "node_exporter": {"hosts": [f"node{number}" for number in range(1, settings.nodes + 1)]},
-        "_meta": {"hostvars": {name: {address: value} for name, value in Fleet.addresses(state).items()}},
+        "_meta": {"hostvars": {}},
     }
 
 

@@ -84,7 +84,7 @@ def test_the_dynamic_part_for_machines(tmp_path: Path) -> None:
     assert variables["ansible_user"] == "vagrant"
     assert variables["lab_user"] == "x"
     assert not set(inventory.CONTAINER_VARIABLES) & set(variables)
-    assert answer["_meta"]["hostvars"] == {"node1": {"fleetwatch_address": "192.168.56.14"}}
+    assert variables["lab_addresses"] == {"node1": "192.168.56.14"}
     assert set(inventory.CONTAINER_VARIABLES) <= set(
         inventory.dynamic(Settings(), {}, tmp_path)["all"]["vars"]
     )
@@ -102,6 +102,22 @@ def test_the_inventory_of_the_tests_is_the_labs_with_two_hosts() -> None:
     hostvars = found["_meta"]["hostvars"]
     assert hostvars["receiver"]["alert_receiver_sender"] == "fleetwatch@lab.example"
     assert hostvars["monitor"]["ansible_user"] == "vagrant"
+
+
+@pytest.mark.slow
+def test_machines_find_one_another_by_address(tmp_path: Path) -> None:
+    """Also those that only hosts.yml lists, of which a script cannot set variables."""
+    (tmp_path / "addresses.json").write_text('{"monitor": "192.168.56.11", "receiver": "192.168.56.12"}')
+    answer = json.dumps(inventory.dynamic(Machines(nodes=0), {}, tmp_path))
+    folder = tmp_path / "inventory"
+    shutil.copytree(ROOT / "tests/vagrant/inventory", folder, ignore=shutil.ignore_patterns("nodes.sh"))
+    script = folder / "nodes.sh"
+    script.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
+    script.chmod(0o755)
+    command = ["ansible", "all", "-i", folder, "-m", "ansible.builtin.debug", "-a", "var=fleetwatch_address"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)  # noqa: S603 (fixed program)
+    assert "fleetwatch_address: 192.168.56.11" in said.stdout
+    assert "fleetwatch_address: 192.168.56.12" in said.stdout
 
 
 # -- the plan ----------------------------------------------------------------------------------------------

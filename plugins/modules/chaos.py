@@ -526,7 +526,10 @@ def main() -> None:
     )
 
     def run(command: Command) -> tuple[int, str]:
-        code, output, errors = module.run_command(list(command))
+        try:
+            code, output, errors = module.run_command(list(command), handle_exceptions=False)
+        except OSError as error:  # the host has no such program
+            return 127, str(error)
         return code, output + errors
 
     try:

@@ -421,12 +421,11 @@ def test_an_error_that_is_not_the_databases_absence_is_survived_too(
     configure: Configure, storage: Storage, database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     (made,) = add(storage)
-    database.ask("ALTER TABLE transactions RENAME TO hidden")
+    database.ask("ALTER TABLE transactions RENAME COLUMN reason TO hidden")
     with running(configure(**SURE), registry := health.registry()) as worker:
         wait_until(lambda: (registry.get_sample_value("transactions_worker_errors_total") or 0) >= 2)
         assert worker.ready() == "internal error (ProgrammingError), see the log"
-        database.ask("DROP TABLE IF EXISTS transactions")  # which the worker may have made in its place
-        database.ask("ALTER TABLE hidden RENAME TO transactions")
+        database.ask("ALTER TABLE transactions RENAME COLUMN hidden TO reason")
         wait_until(lambda: status(storage, made) == Status.COMPLETED)
         wait_until(lambda: worker.ready() is None)
     assert any(record.exc_info for record in caplog.records)

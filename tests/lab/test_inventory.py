@@ -73,6 +73,7 @@ def test_ansible_reads_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         "monitor": (9090, 9093, 9091, 8080, 5000),
         "receiver": (5001, 5002, 8025, 1025),
         "simulator": (9101,),
+        "shop": (8081, 8000),
         "node1": (),
         "node2": (),
     }

@@ -330,7 +330,7 @@ def test_vagrant_knows_the_machines_of_the_inventory(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr + done.stdout
     rows = [line.split(",") for line in done.stdout.splitlines()]
     names = [row[1] for row in rows if row[2:4] == ["state", "not_created"]]
-    assert names[-5:] == ["node1", "node2", "monitor", "receiver", "simulator"]
+    assert names[-6:] == ["node1", "node2", "monitor", "receiver", "simulator", "shop"]
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ansible.errors import AnsibleError
+from ansible.template import is_trusted_as_template
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import (
     LABEL,
     Endpoint,
@@ -48,6 +50,9 @@ SCRAPED_BY = "prometheus"
 _KEYS = {"name", "module", "target", "endpoint", "path", "interval", "labels"}
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800, "y": 31_536_000}
 _DURATION = re.compile(r"(?=\d)(\d+y)?(\d+w)?(\d+d)?(\d+h)?(\d+m)?(\d+s)?(\d+ms)?")
+# Text with nothing but names of variables in it, as most targets are: Ansible would compile it for each host.
+_NAME = re.compile(r"{{\s*([a-zA-Z_]\w*)\s*}}")
+_NAMES_IN_TEXT = re.compile(rf"[^{{}}]*(?:{_NAME.pattern}[^{{}}]*)+")
 _PORT = re.compile(r".+:\d+")
 
 
@@ -178,6 +183,34 @@ def host_of(target: str) -> str:
     return urlsplit(f"//{target}").hostname or target
 
 
+def _rendered(setting: str, variables: HostVariables) -> Any:
+    """Return the value of a list of probes on one host, as ``variables.get`` does and many times as fast.
+
+    :raises SettingError: it cannot be rendered.
+    """
+
+    def render(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: render(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [render(item) for item in value]
+        if isinstance(value, str) and _NAMES_IN_TEXT.fullmatch(value) and is_trusted_as_template(value):
+            names = {name: variables.get(name) for name in _NAME.findall(value)}
+            if all(isinstance(found, str) for found in names.values()):
+                return _NAME.sub(lambda match: str(names[match[1]]), value)
+        return variables.render(value)
+
+    raw = variables.source(setting)
+    if not isinstance(raw, list):
+        return variables.get(setting, [])
+    try:
+        return render(raw)
+    except AnsibleError as error:
+        if isinstance(error, SettingError):
+            raise
+        raise SettingError(setting, variables.host, f"cannot be rendered: {error}") from error
+
+
 def _may_have_template(value: Any) -> bool:
     """Tell whether a value may be another on each host.
 
@@ -291,7 +324,9 @@ class Probing:
         if id(raw) in self._static:
             return self._static[id(raw)][1]
         try:
-            probes = read_probes(variables.get(setting, []), self.kinds, " or ".join(self.modules_settings))
+            probes = read_probes(
+                _rendered(setting, variables), self.kinds, " or ".join(self.modules_settings)
+            )
         except ProbeError as error:
             raise SettingError(setting, variables.host, str(error)) from error
         if not _may_have_template(raw):  # hosts of one group share the list

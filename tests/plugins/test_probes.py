@@ -53,7 +53,7 @@ PROBER = {
 PROBERS = INVENTORY + "prober: {hosts: {monitor: }}\n"
 HEALTH = "probe_probes: [{name: health, module: web, target: 'http://{{ inventory_hostname }}/'}]"
 
-Labels = dict[str, str]
+PROBE = "{name: a, module: web, target: '%s'}"
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +130,29 @@ def test_templates_are_rendered_for_the_host_that_is_probed(make_fleet: MakeFlee
     assert probes(make_fleet(PROBERS, group_vars_all=HEALTH)) == [
         (host, "health", f"http://{host}/") for host in ("monitor", "web1", "web2")
     ]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("http://{{ name }}:80/{{name}}", "http://web:80/web"),
+        ("http://{{ number }}/", "http://7/"),
+        ("http://{{ number + 1 }}/", "http://8/"),
+        ("http://{{ nested }}/", "http://webx/"),
+        ("{{ whole }}", "http://web/"),
+        ("{% if number == 7 %}http://a/{% endif %}", "http://a/"),
+    ],
+)
+def test_templates_of_every_kind_are_rendered(make_fleet: MakeFleet, target: str, expected: str) -> None:
+    variables = "{name: web, number: 7, nested: '{{ name }}x', whole: 'http://{{ name }}/'"
+    fleet = make_fleet(PROBERS, host_vars_web1=f"{variables}, probe_probes: [{PROBE % target}]}}")
+    assert probes(fleet) == [("web1", "a", expected)]
+
+
+def test_a_target_with_something_undefined_is_named(make_fleet: MakeFleet) -> None:
+    fleet = make_fleet(PROBERS, host_vars_web1=f"probe_probes: [{PROBE % 'http://{{ nothing }}/'}]")
+    (problem,) = problems(fleet)
+    assert problem.startswith("probe_probes refers to something that is not defined: 'nothing' is undefined")
 
 
 def test_every_host_of_the_fleet_can_be_probed(make_fleet: MakeFleet) -> None:

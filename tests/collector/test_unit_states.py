@@ -8,6 +8,7 @@ import pytest
 
 from fleetwatch.collector.collectors import unit_states
 from fleetwatch.collector.collectors.unit_states import (
+    GIVE_UP,
     SETTLED,
     UNSETTLED,
     State,
@@ -129,6 +130,26 @@ def test_an_answer_that_comes_late_is_taken_by_a_later_round(host: Host) -> None
     assert wait_until(look) == {"web.service": "active"}
     assert host.times_asked == 1
     wait_until(lambda: look() and host.times_asked == 2, what="the answer was from before the change")
+
+
+def test_what_was_known_holds_while_an_answer_is_late_but_not_for_long(host: Host, clock: Clock) -> None:
+    collector = collect(collector_timeouts={"unit_states": 0.2})
+    late = host.booted / "late"
+    script = host.systemctl.read_text().replace("exec", f"[ -e {late} ] && exec sleep 600\nexec")
+    host.systemctl.write_text(script)
+    host.says(("web.service", "active", 0))
+    clock.now += 1
+    look = patiently(collector)
+    assert any(look() for _ in range(300)), "a machine may be slow, and the clock stands still"
+    assert look() == {"web.service": "active"}
+    late.touch()
+    host.something_began()
+    for _ in range(2):
+        assert told(collector()) == {"web.service": "active"}
+    clock.now += GIVE_UP
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            collector()
 
 
 def test_one_that_hangs_is_ended_and_tried_anew(host: Host) -> None:

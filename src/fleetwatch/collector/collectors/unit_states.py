@@ -45,7 +45,8 @@ class UnitStates:
     systemd keeps a link for each that runs, and the time of their folder tells. What that does not tell, such
     as that a failed unit was reset, is seen a little later.
 
-    An answer that does not come in time is taken by a later round, which does not wait for it again.
+    An answer that does not come in time is taken by a later round, which does not wait for it again; what was
+    known before holds until systemctl is given up, so that a busy host does not lose its alerts.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -55,7 +56,7 @@ class UnitStates:
         self._question: Question | None = None
         self._mark: int | None = None
         self._until = float("-inf")
-        self._states: list[State] = []
+        self._states: list[State] | None = None
 
     def __call__(self) -> Metrics:
         """Return the metrics; none where systemd does not run the host."""
@@ -68,24 +69,25 @@ class UnitStates:
             self._mark = None  # until there is an answer
             self._question = Question(mark)
             self._take(self._question, self._timeout)
+        known = self._states or ()
         return [
             gauges(
                 "host_unit_state",
                 "1 for the state in which systemd has the service; one that is inactive is not told.",
                 ["unit", "state"],
-                (([label(each.unit), each.state], 1) for each in self._states),
+                (([label(each.unit), each.state], 1) for each in known),
             ),
             counters(
                 "host_unit_restarts",
                 "Restarts by systemd because the service had ended by itself, since somebody started it.",
                 ["unit"],
-                (([label(each.unit)], each.restarts) for each in self._states),
+                (([label(each.unit)], each.restarts) for each in known),
             ),
             gauges(
                 "host_unit_start_time_seconds",
                 "When the service became active, in Unix time.",
                 ["unit"],
-                (([label(each.unit)], each.started) for each in self._states if each.started is not None),
+                (([label(each.unit)], each.started) for each in known if each.started is not None),
             ),
         ]
 
@@ -97,10 +99,12 @@ class UnitStates:
             seconds = time.monotonic() - question.asked
             if seconds >= GIVE_UP:
                 question.end()
-                self._question = None
-            raise TimeoutError(f"systemctl has not returned for {seconds:.0f} s") from None
+                self._question = self._states = None
+            if self._states is None:
+                raise TimeoutError(f"systemctl has not returned for {seconds:.0f} s") from None
+            return
         except OSError:
-            self._question = None
+            self._question = self._states = None
             raise
         self._question, self._mark = None, question.mark
         self._states = [state for state in states(text) if self._wanted(state.unit)]

@@ -76,9 +76,7 @@ class Server(ABC):
 
         def up() -> bool:
             assert process.poll() is None, f"it died: {self.log[-3000:]}"
-            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
-                return sign in self.log
-            return False
+            return listens(self.port) and sign in self.log
 
         wait_until(up, _START_TIMEOUT - (time.monotonic() - began), "the server answers")
 
@@ -122,6 +120,8 @@ class RabbitServer(Server):
                 str(self._mapper_port),
             ]
         )
+        # Otherwise RabbitMQ would start one itself, which outlives it.
+        wait_until(lambda: listens(self._mapper_port), _START_TIMEOUT, "the port mapper listens")
         files = {name: self.directory / name for name in ("plugins", "rabbitmq.conf", "environment")}
         files["plugins"].write_text("[].\n")
         files["rabbitmq.conf"].write_text("")
@@ -153,6 +153,12 @@ class RabbitServer(Server):
         if mapper is not None:
             mapper.kill()
             mapper.wait(_START_TIMEOUT)
+
+
+def listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
 
 
 def program(name: str) -> str:

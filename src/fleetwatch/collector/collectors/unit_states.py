@@ -52,7 +52,7 @@ class UnitStates:
     def __init__(self, plan: Plan) -> None:
         """Take the filters and the time."""
         self._wanted = Wanted(plan.units_include, plan.units_exclude)
-        self._timeout = 0.9 * plan.timeout("unit_states")
+        self._timeout = plan.timeout("unit_states") / 2  # to begin a process takes time as well
         self._question: Question | None = None
         self._mark: int | None = None
         self._until = float("-inf")

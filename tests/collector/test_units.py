@@ -83,7 +83,7 @@ def test_services_at_any_depth_but_no_scopes_and_no_units_of_users(host: Host) -
         root / "system.slice/web.service",
         root / r"system.slice/system-api.slice/api@1.service",
         root / "system.slice/_cpu.service",
-        root / "system.slice/docker-0123.scope",
+        root / "system.slice/docker-0123.scope/system.slice/of_the_container.service",
         root / "system.slice/web.service/payload.service",
         root / "init.scope",
         user / "user@1000.service",

@@ -150,7 +150,7 @@ def test_a_wrong_query_is_refused(query: str, alone: Run) -> None:
     assert query.split("=", maxsplit=1)[0] in answer.get_json()["detail"]
 
 
-@pytest.mark.parametrize("given", ["nonsense", "", str(uuid4())[:-1]])
+@pytest.mark.parametrize("given", ["nonsense", "", "0191d1b2-0000-7000-8000-00000000000"])
 def test_what_is_no_id_is_not_there(given: str, alone: Run) -> None:
     assert alone().get(f"/transactions/{given}").status_code == 404
 

@@ -363,6 +363,7 @@ def report(answers: Sequence[Answer]) -> Iterator[str]:
 
 
 QUIET = "nothing of the kind happens all the time"
+NO_CONTROLLERS = "containers have no control groups of their own that limit and count"
 EMPTY = [
     Empty(".*", f"{ANNOTATION}.*", QUIET, When.AT_TIMES),
     Empty(
@@ -411,6 +412,38 @@ EMPTY = [
     Empty("fleetwatch-slo", ".*", "no objective is set", without="slo:objective:ratio"),
     Empty("fleetwatch-grafana", ".*", "no Grafana is there", without="grafana_build_info"),
     Empty("fleetwatch-grafana", ".*", "nobody asks it anything yet", When.AT_TIMES),
+    Empty("fleetwatch-rabbitmq", ".*", "no RabbitMQ is there", without="rabbitmq_build_info"),
+    Empty("fleetwatch-redis", "Hit rate.*", "nothing is looked up", When.AT_TIMES),
+    Empty("fleetwatch-postgresql", "Not yet applied by standbys", "there is no standby"),
+    Empty(
+        "fleetwatch-postgresql",
+        "Statements by time|Found in memory|Rolled back",
+        "nobody asks it anything",
+        When.AT_TIMES,
+    ),
+    Empty("fleetwatch-probes", "Redirects", "nothing that is probed redirects"),
+    Empty("fleetwatch-probes", "Probes that failed", "none failed", When.AT_TIMES),
+    Empty("fleetwatch-probes", "First certificate to end|Certificates by their end", "no probe is by TLS"),
+    Empty(
+        "fleetwatch-transactions",
+        "Failing.*|95 of 100.*|Time to .*|Exceptions|Payments|Requests by status",
+        "no requests",
+        When.AT_TIMES,
+    ),
+    Empty(
+        "fleetwatch-transactions-business",
+        "Failed|Cache hits|Payments that fail|Time .*",
+        "nothing is bought",
+        When.AT_TIMES,
+    ),
+    Empty(
+        "fleetwatch-transactions", "CPU|Memory", "no collector of units is there", without="host_unit_tasks"
+    ),
+    Empty("fleetwatch-units", "Nearest to their limit", NO_CONTROLLERS),
+    Empty("fleetwatch-units", "Most disk traffic|Disk traffic", NO_CONTROLLERS),
+    Empty("fleetwatch-units", "CPU|Memory|All services", NO_CONTROLLERS, expr="_limit_"),
+    Empty("fleetwatch-units", "Killed .*", NO_CONTROLLERS, without="host_unit_oom_kills_total"),
+    Empty("fleetwatch-units", "Not active|Failed|Restarts", "all is well", When.AT_TIMES),
 ]
 """Queries that have no data in the lab and in Molecule's fleet; those hosts are containers."""
 

@@ -27,7 +27,7 @@ SETTINGS = yaml.safe_load((ROOT / "molecule/group_vars/all.yml").read_text())
 READER = SETTINGS["alert_receiver_users"][0]
 """The user of the alert receiver who reads and acts, as its role takes it."""
 TOKENS = Tokens(SETTINGS["metrics_simulator_control_token"], READER["password"])
-PLAYBOOK_TIMEOUT = 300
+PLAYBOOK_TIMEOUT = 900
 
 T = TypeVar("T")
 

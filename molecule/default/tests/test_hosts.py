@@ -12,11 +12,41 @@ from support import ROOT, SETTINGS, Fleet
 
 RECEIVER = yaml.safe_load((ROOT / "molecule/default/host_vars/receiver.yml").read_text())
 UNITS = {
-    "monitor": ["prometheus", "alertmanager", "pushgateway", "metrics_api", "node_exporter"],
+    "monitor": [
+        "prometheus",
+        "alertmanager",
+        "pushgateway",
+        "metrics_api",
+        "blackbox_exporter",
+        "node_exporter",
+    ],
     "receiver": ["alert_receiver", "alert_dispatcher", "lab_mailbox", "metrics_collector", "node_exporter"],
     "simulator": ["metrics_simulator", "node_exporter"],
+    "shop": [
+        "transactions-api@1",
+        "transactions-api@2",
+        "transactions-worker@1",
+        "transactions-worker@2",
+        "nginx",
+        "postgresql@15-main",
+        "redis-server",
+        "postgres_exporter",
+        "redis_exporter",
+        "nginx_exporter",
+        "node_exporter",
+    ],
     "node1": ["node_exporter"],
 }
+USERS = {
+    "alert_dispatcher": "alert_receiver",
+    "nginx": "www-data",
+    "postgresql@15-main": "postgres",
+    "redis-server": "redis",
+    **{unit: "transactions" for unit in UNITS["shop"] if unit.startswith("transactions-")},
+}
+"""Of the units whose user has another name."""
+FOLDERS = {"redis-server": "redis", "transactions-api@1": "transactions"}
+"""Of the units whose configuration is in a folder of another name."""
 EVERY_UNIT = [(host, unit) for host, units in UNITS.items() for unit in units]
 # systemd-analyze security, in tenths: 0 is best, 100 worst.
 EXPOSURE_LIMIT = 20
@@ -39,7 +69,7 @@ def test_unit_runs_as_its_own_user_in_a_sandbox(fleet: Fleet, name: str, unit: s
     assert service.is_enabled
     properties = service.systemd_properties
     assert properties["NRestarts"] == "0"
-    assert properties["User"] == ("alert_receiver" if unit == "alert_dispatcher" else unit)
+    assert properties["User"] == USERS.get(unit, unit)
     analysis = host.run(f"systemd-analyze security --threshold={EXPOSURE_LIMIT} {unit}.service")
     assert analysis.rc == 0, analysis.stdout.splitlines()[-1]
 
@@ -55,7 +85,7 @@ def test_no_unit_failed_and_no_package_started_its_own(fleet: Fleet, name: str) 
 @pytest.mark.parametrize("name", list(UNITS))
 def test_configuration_is_not_for_everybody(fleet: Fleet, name: str) -> None:
     host = fleet.host(name)
-    folders = " ".join(f"/etc/{unit}" for unit in UNITS[name])
+    folders = " ".join(f"/etc/{FOLDERS.get(unit, unit)}" for unit in UNITS[name])
     readable = host.run(f"runuser -u nobody -- find {folders} -type f -readable")
     assert readable.stdout == ""
 
@@ -73,17 +103,27 @@ def test_every_target_is_up_and_knows_its_host(fleet: Fleet) -> None:
         (result["metric"]["job"], result["metric"]["host"]): result["value"][1]
         for result in fleet.query("up")
     }
-    expected = {("node_exporter", name) for name in UNITS} | {
-        ("prometheus", "monitor"),
-        ("alertmanager", "monitor"),
-        ("pushgateway", "monitor"),
-        ("alert_receiver", "receiver"),
-        ("alert_dispatcher", "receiver"),
-        ("lab_mailbox", "receiver"),
-        ("metrics_simulator", "simulator"),
-        ("metrics_collector", "receiver"),
-        ("metrics_api", "monitor"),
-    }
+    expected = (
+        {("node_exporter", name) for name in UNITS}
+        | {
+            ("prometheus", "monitor"),
+            ("alertmanager", "monitor"),
+            ("pushgateway", "monitor"),
+            ("alert_receiver", "receiver"),
+            ("alert_dispatcher", "receiver"),
+            ("lab_mailbox", "receiver"),
+            ("metrics_simulator", "simulator"),
+            ("metrics_collector", "receiver"),
+            ("metrics_api", "monitor"),
+            ("blackbox_exporter", "monitor"),
+            ("transactions_api", "shop"),
+            ("transactions_worker", "shop"),
+            ("postgres_exporter", "shop"),
+            ("redis_exporter", "shop"),
+            ("nginx_exporter", "shop"),
+        }
+        | {("blackbox", name) for name in UNITS}
+    )
     assert set(up) == expected
     assert set(up.values()) == {"1"}
 

@@ -50,10 +50,10 @@ def test_host_can_be_left_out_and_served_elsewhere(fleet: Fleet, tmp_path: Path)
         "all": {"vars": {"fleetwatch_target_labels": {"site": ["berlin"]}}},
     }
     assert fleet.play("--limit", "monitor", inventory=inventory(tmp_path, labels)).code == 0
-    wait_for(lambda: fleet.query('up{host="node1"}') == [])
+    wait_for(lambda: fleet.query('up{job="node_exporter",host="node1"}') == [])
     wait_for(lambda: fleet.query('up{job="node_exporter",host="monitor",site="berlin"}'))
     assert fleet.play("--limit", "monitor").code == 0
-    wait_for(lambda: fleet.query('up{host="node1"}'))
+    wait_for(lambda: fleet.query('up{job="node_exporter",host="node1"}'))
 
 
 def test_converged_fleet_passes_a_check_run(fleet: Fleet) -> None:

@@ -25,7 +25,7 @@ def scrape(fleet: Fleet, port: int) -> Page:
 def test_every_collector_works_in_the_sandbox(fleet: Fleet) -> None:
     page = scrape(fleet, 8080)
     success = {key[1]: value for key, value in page.items() if key[0] == "metrics_collector_success"}
-    assert len(success) == 11
+    assert len(success) == 13
     assert set(success.values()) == {1}
     for gauge, kind in (("cpu", "CPU"), ("mem", "Memory"), ("disk", "Disk")):
         assert 0 < page[f"gauge_{gauge}_usage", kind] <= 100

@@ -13,9 +13,12 @@ from lab.alert import call
 ABSENT = {
     "alertmanager_cluster_members": "one Alertmanager alone is no cluster",
     "alertmanager_.*_maintenance_errors_total": "newer than that of Debian 12",
+    "host_unit_(cpu_limit|memory_limit|oom_kills)_.*": "containers have no control groups of their own",
     "node_bonding_.*|node_md_.*|node_hwmon_.*": "containers have no such devices",
     "node_certificate_.*": "no certificate is named in node_exporter's variables",
     "node_load.*": "containers show the load of their machine: not collected",
+    "pg_stat_replication_.*|pg_replication_.*": "there is no standby",
+    "probe_ssl_.*": "no probe is by TLS",
     "prometheus_remote_storage_.*": "nothing is written to elsewhere",
     "prometheus_sd_refresh_failures_total": "all targets come from files",
     "prometheus_target_scrapes_exceeded_native_histogram_.*": "newer than that of Debian 12",

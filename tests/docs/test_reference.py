@@ -77,7 +77,7 @@ def test_every_port_is_on_the_page_of_ports() -> None:
     page = (generate.ROOT / generate.REFERENCE / "ports.md").read_text()
     for role in ROLES:
         for name, value in generate.read_defaults(role).items():
-            if name.endswith("_port"):
+            if name.endswith("_port") and isinstance(value, int):  # one that follows another is no listener
                 assert f"`{name}`" in page
                 assert re.search(rf"\b{value}\b.*`{name}`", page), name
 

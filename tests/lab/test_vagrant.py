@@ -114,7 +114,16 @@ def test_machines_find_one_another_by_address(tmp_path: Path) -> None:
     script = folder / "nodes.sh"
     script.write_text(f"#!/bin/sh\ncat <<'END'\n{answer}\nEND\n")
     script.chmod(0o755)
-    command = ["ansible", "all", "-i", folder, "-m", "ansible.builtin.debug", "-a", "var=fleetwatch_address"]
+    command = [
+        "ansible",
+        "all",
+        "-i",
+        str(folder),
+        "-m",
+        "ansible.builtin.debug",
+        "-a",
+        "var=fleetwatch_address",
+    ]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=300)  # noqa: S603 (fixed program)
     assert "fleetwatch_address: 192.168.56.11" in said.stdout
     assert "fleetwatch_address: 192.168.56.12" in said.stdout

@@ -27,7 +27,7 @@ Latency = Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)]
 def _database_url(value: SecretStr) -> SecretStr:
     try:
         url = make_url(value.get_secret_value())
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # whose text quotes the URL
         url = None
     if url is None or url.drivername not in ("postgresql", "postgresql+psycopg") or not url.database:
         raise ValueError(
@@ -41,7 +41,10 @@ def _url_of(*schemes: str) -> AfterValidator:
     def check(value: SecretStr) -> SecretStr:
         text = value.get_secret_value()
         if text:
-            parts = urlsplit(text)
+            try:
+                parts = urlsplit(text)
+            except ValueError:  # whose text quotes the URL
+                raise ValueError("is not a URL; escape special characters of the password as %XX") from None
             if parts.scheme not in schemes or not (parts.hostname or parts.scheme == "unix"):
                 raise ValueError(f"must be empty or begin with {' or '.join(f'{s}://' for s in schemes)}")
             if parts.query or parts.fragment:

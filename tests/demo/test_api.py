@@ -401,6 +401,9 @@ def test_without_a_token_nobody_controls_over_http(headers: dict[str, str], alon
     answer = alone().put("/control/behaviour", json={"error_rate": 1, "seconds": 60}, headers=headers)
     assert answer.status_code == 403
     assert "control_token" in answer.get_json()["detail"]
+    assert answer.get_json()["detail"].endswith(": fleetwatch-transactions behaviour"), (
+        "as on an installed host"
+    )
 
 
 # Logs, metrics, traces

@@ -187,7 +187,7 @@ def _check_controller() -> None:
     if not token:
         raise Forbidden(
             "no control_token is set, so only the command on the host changes the behaviour: "
-            "python3 -m fleetwatch.demo behaviour"
+            "fleetwatch-transactions behaviour"
         )
     if not hmac.compare_digest(web.shown_secret(request.authorization), token.encode()):
         raise Unauthorized(

@@ -164,6 +164,19 @@ def test_the_command_refuses_what_is_out_of_bounds_before_anything_is_changed(
     assert "missing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--error-rate", "--latency"])
+def test_a_reset_with_a_change_is_refused_and_nothing_is_changed(
+    option: str, settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRANSACTIONS_STATE_DIRECTORY", str(settings.state_directory))
+    assert main(["behaviour", "--error-rate", "1"]) == 0
+    with pytest.raises(SystemExit) as caught:
+        main(["behaviour", "--reset", option, "0"])
+    assert caught.value.code == 2
+    assert "--reset goes alone" in capsys.readouterr().err
+    assert Behaviour(settings).current().error_rate == 1
+
+
 def test_latency_is_around_its_median_and_bounded() -> None:
     drawn = [lognormal(0.2, 0.5) for _ in range(5000)]
     assert statistics.median(drawn) == pytest.approx(0.2, rel=0.15)

@@ -65,7 +65,14 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
                 "--seconds", type=float, default=120, help="how long, 1 to 3600; default %(default)s"
             )
             command.add_argument("--reset", action="store_true", help="go back to what the settings say")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if (
+        options.command == "behaviour"
+        and options.reset
+        and (options.error_rate, options.latency) != (None, None)
+    ):
+        parser.error("--reset goes alone")
+    return options
 
 
 def settings_of(options: argparse.Namespace, service: str) -> Settings:

@@ -104,6 +104,46 @@ def test_filters(host: Host) -> None:
     assert WEB not in names(collect(units_exclude="web.*")())
 
 
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "ssh@4-10.0.0.1:22-10.0.0.2:55512",
+        "ssh@0-fe80::1:22-fe80::a2:55512",
+        "ssh@0-10.0.0.1:22-::ffff:a00:2:55512",
+        "systemd-coredump@3-12345-0",
+        "systemd-coredump@3-12345_6789-0",
+        "varlink@1-unknown",
+        "guest@2-3:1024-2:55512",
+        "ssh@4-8191-10.0.0.1:22-10.0.0.2:55512",  # with a cookie, since systemd 258
+        "systemd-coredump@3-8191-12345_6789-0",
+        "varlink@1-8191-unknown",
+    ],
+)
+def test_services_of_a_single_connection_are_left_out(unit: str, host: Host) -> None:
+    for name in (unit, "web"):
+        counted(host.unified() / f"system.slice/{name}.service")
+    assert names(collect()()) == {WEB}
+
+
+def test_instances_that_stay_are_told_of(host: Host) -> None:
+    units = {
+        "postgresql@17-main.service",
+        "postgresql@9.6-1.service",
+        "transactions-api@1.service",
+        "getty@tty1.service",
+        "serial-getty@ttyS0.service",
+        "user@1000.service",
+        "openvpn@10.0.0.1:1194.service",
+        "relay@10.0.0.1:22-10.0.0.2:22.service",
+        "redis-server@6379-1.service",
+        "unknown.service",
+        "vpn@unknown.service",
+    }
+    for unit in units:
+        counted(host.unified() / "system.slice" / unit)
+    assert names(collect()()) == units
+
+
 def test_in_a_container_units_begin_where_process_1_is(host: Host) -> None:
     root = host.unified(base="/machine/one")
     counted(root / "system.slice/web.service", usage=7_000_000)
@@ -217,6 +257,29 @@ def test_cpu_of_what_ended_is_kept_and_never_counted_twice(service: Service) -> 
     assert service.cpu(42, 50) == 20
 
 
+def test_cpu_of_a_whole_line_that_ended_is_counted_once(service: Service) -> None:
+    service.host.process(42, cpu=1)
+    service.host.process(43, cpu=1, parent=42)
+    service.host.process(44, cpu=10, parent=43)
+    assert service.cpu(42, 43, 44) == 12
+    for pid in (43, 44):
+        service.host.ends(pid)
+    service.host.process(42, cpu=1, children=11)  # 43 had waited for 44, and this one for 43
+    assert service.cpu(42) == 12
+
+
+def test_cpu_of_a_whole_line_that_ended_with_nobody_left_to_wait_is_kept(service: Service) -> None:
+    service.host.process(42, cpu=1)
+    service.host.process(43, cpu=1)
+    service.host.process(44, cpu=10, parent=43)
+    assert service.cpu(42, 43, 44) == 12
+    for pid in (43, 44):
+        service.host.ends(pid)
+    assert service.cpu(42) == 12
+    service.host.process(42, cpu=3)
+    assert service.cpu(42) == 14
+
+
 def test_a_service_that_starts_anew_starts_at_0(service: Service) -> None:
     service.host.process(42, cpu=9)
     assert service.cpu(42) == 9
@@ -275,7 +338,7 @@ class Killer:
         self.root = host.unified()
         self._kills = 0
         self._parked = 0
-        self._collect = collect()
+        self.units = Units(settings())
         for unit in ("web", "db"):
             counted(self.group(unit))
         self.in_slice(0)
@@ -298,7 +361,9 @@ class Killer:
         self.group(unit).rename(parked)
 
     def counts(self) -> dict[str, float]:
-        return {key[1]: value for key, value in self._collect().items() if key[0].endswith("oom_kills_total")}
+        return {
+            key[1]: value for key, value in values(self.units()).items() if key[0].endswith("oom_kills_total")
+        }
 
 
 @pytest.fixture
@@ -365,6 +430,7 @@ def test_a_service_that_was_killed_is_forgotten_in_the_end(
     assert killer.counts()[WEB] == 1
     clock.now += 1801
     assert killer.counts() == {"system.slice": 0, "db.service": 0}
+    assert killer.units._kills._at == {}, "nothing is left of names that may never come again"
 
 
 def test_a_limit_that_changes_is_seen_within_a_minute(

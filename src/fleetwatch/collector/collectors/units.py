@@ -243,17 +243,28 @@ class Processes:
             _, resident, common, *_ = map(int, statm.split(b" "))
             private += resident - common
             shared = max(shared, common)
-        # What a child had used is now in its parent's, if that has waited for it and is in the service too.
-        parents = {pid for pid, _ in live}
+        # What a child had used is now in its parent's, if that has waited for it and is in the service too;
+        # if that has ended as well, in its parent's.
+        pids_now = {pid for pid, _ in live}
+        before = {pid: process.parent for (pid, _), process in self._live.items()}
         self._ended += sum(
             process.cpu
             for key, process in self._live.items()
-            if key not in live and process.parent not in parents
+            if key not in live and not _is_under(pids_now, process.parent, before)
         )
         self._live = live
         # A child that nobody has waited for yet would otherwise be missing for a while.
         self.cpu = max(self.cpu, self._ended + sum(process.cpu for process in live.values()))
         self.memory, self.tasks = (private + shared) * _PAGE, tasks
+
+
+def _is_under(pids: set[int], parent: int, parents: Mapping[int, int]) -> bool:
+    """Return whether a process with this parent is below one of ``pids``, by the ``parents`` of others."""
+    for _ in range(len(parents) + 1):  # numbers that were given away anew could make a circle
+        if parent in pids or parent not in parents:
+            break
+        parent = parents[parent]
+    return parent in pids
 
 
 class Kills:
@@ -298,6 +309,7 @@ class Kills:
         ]
         for unit in stale:
             del self._total[unit]
+            self._at.pop(unit, None)
         return self._total
 
     def _unified(self, directory: str, current: Mapping[str, Group], now: float) -> None:

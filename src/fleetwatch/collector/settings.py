@@ -36,8 +36,8 @@ _PSEUDO_TYPES = (
 _PARTITIONS_AND_PSEUDO_DISKS = r"(ram|zram|loop|fd|sr)\d+|(h|s|v|xv)d[a-z]+\d+|(nvme\d+n|mmcblk)\d+p\d+"
 _PSEUDO_INTERFACES = r"lo|veth.+|cali.+|lxc.+|tap.+"
 # Services with names that never come again, of systemd-run and D-Bus, those of a moment, and those of a
-# single connection to a socket (Accept=yes), of which systemd names an instance "<number>-<address>-<peer's address>"
-# or "<number>-<peer's process>-<user>", newer ones with a second number after the first.
+# single connection to a socket (Accept=yes): systemd names them "<number>-<address>-<peer's address>" or
+# "<number>-<peer's process>-<user>", since version 258 with a second number after the first.
 _TRANSIENT_UNITS = (
     r"run-(u\d+|r[0-9a-f]{32}|p\d+-i\d+)\.service|dbus-:.+|(modprobe|systemd-fsck|user-runtime-dir)@.+"
     r"|.+@\d+-(\d+-)?([\da-f.:]+:\d+-[\da-f.:]+:\d+|\d+(_\d+)?-\d+|unknown)\.service"

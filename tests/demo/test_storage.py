@@ -231,10 +231,23 @@ def test_only_old_finished_transactions_are_deleted_and_not_all_at_once(
             claim.settle(transaction, Status.COMPLETED)
     with psycopg.connect(transactions_database) as connection:
         connection.execute("UPDATE transactions SET created_at = now() - interval '8 days' WHERE amount != 1")
+        connection.execute("UPDATE transactions SET finished_at = created_at WHERE status != 'pending'")
     week = timedelta(days=7)
     assert [storage.delete_finished(week, 3), storage.delete_finished(week, 3)] == [3, 1]
     assert {found.status for found in storage.page(9)} == {Status.PENDING, Status.COMPLETED}
     assert len(storage.page(9)) == 2
+
+
+def test_one_that_was_made_long_ago_but_finished_just_now_is_kept(
+    storage: Storage, transactions_database: str
+) -> None:
+    fill(storage, 1)
+    with psycopg.connect(transactions_database) as connection:
+        connection.execute("UPDATE transactions SET created_at = now() - interval '8 days'")
+    with storage.claim(1) as claim:
+        claim.settle(claim.transactions[0], Status.COMPLETED)
+    assert storage.delete_finished(timedelta(days=7)) == 0
+    assert storage.delete_finished(timedelta(0)) == 1
 
 
 def test_many_processes_may_make_the_table_at_once(configure: Configure) -> None:

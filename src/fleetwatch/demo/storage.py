@@ -202,15 +202,17 @@ class Storage:
             return Backlog(count, max(float(oldest), 0.0))
 
     def delete_finished(self, older_than: timedelta, limit: int = 1000) -> int:
-        """Delete finished transactions that were made so long ago; return how many.
+        """Delete transactions that were finished so long ago; return how many.
 
         limit: most at once, so that nobody waits for it. Call it again while it returns as many.
         """
+        then = func.now() - older_than
         old = (
             select(Transaction.id)
             .where(
                 Transaction.status.in_((Status.COMPLETED, Status.FAILED)),
-                Transaction.created_at < func.now() - older_than,
+                Transaction.created_at < then,  # as it follows from the next, but this one has an index
+                Transaction.finished_at < then,
             )
             .limit(limit)
             .with_for_update(skip_locked=True)

@@ -172,6 +172,72 @@ def test_a_redis_that_went_and_came_back_is_used_again(
     assert [each.levelname for each in caplog.records] == ["WARNING", "INFO"]
 
 
+def _leave_alone(cache: PageCache) -> None:
+    """Let one process have trouble with a Redis that the others can use."""
+    cache._failed(OSError("as if it had timed out"))
+
+
+def _end_of_the_pause(cache: PageCache) -> None:
+    cache._try_at = 0.0
+
+
+@pytest.mark.slow
+def test_a_change_that_redis_could_not_be_told_of_is_told_before_a_page_of_before_is_used(
+    redis: RedisServer, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_PAUSE", LONG)
+    other = Site(redis.url)
+    assert [site.page(), other.page()] == ["one", "one"]
+    _leave_alone(site.cache)
+    site.text = other.text = "two"
+    site.cache.invalidate()
+    assert site.page() == "two"
+    assert site.counts == {"miss": 1, "error": 1}
+    _end_of_the_pause(site.cache)
+    assert [site.page(), other.page(), site.page()] == ["two"] * 3
+    assert site.counts == {"miss": 2, "error": 1, "hit": 1}
+    assert other.counts == {"hit": 2}
+    other.cache.close()
+
+
+@pytest.mark.slow
+def test_while_redis_takes_no_change_no_page_comes_from_it(
+    site: Site, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_PAUSE", 0.0)
+    assert site.page() == "one"
+    with Redis.from_url(redis.url) as client:
+        client.config_set("maxmemory", "1")  # it reads, and refuses to write
+        site.text = "two"
+        site.cache.invalidate()
+        assert [site.page(), site.page()] == ["two"] * 2
+        assert site.counts == {"miss": 1, "error": 2}
+        client.config_set("maxmemory", "0")
+    assert [site.page(), site.page()] == ["two"] * 2
+    assert site.counts == {"miss": 2, "error": 2, "hit": 1}
+
+
+@pytest.mark.slow
+def test_who_makes_no_pages_tells_of_its_changes_by_and_by(
+    redis: RedisServer, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "_PAUSE", LONG)
+    worker = Site(redis.url)
+    assert site.page() == "one"
+    _leave_alone(worker.cache)
+    site.text = "two"
+    worker.cache.invalidate()
+    worker.cache.catch_up()
+    assert site.page() == "one"
+    _end_of_the_pause(worker.cache)
+    worker.cache.catch_up()
+    assert [site.page(), site.page()] == ["two", "two"]
+    worker.cache.catch_up()  # there is nothing left to tell
+    assert site.page() == "two"
+    assert site.made == 2
+    worker.cache.close()
+
+
 @pytest.mark.slow
 def test_a_restart_between_two_requests_is_no_error(redis: RedisServer, site: Site) -> None:
     assert site.page() == "one"

@@ -53,6 +53,7 @@ class PageCache:
         self._lock = Lock()
         self._failing = False
         self._try_at = time.monotonic()
+        self._changes = self._told = 0  # how many there were, and how many of them Redis knows of
 
     def page(self, name: str, make: Callable[[], bytes]) -> bytes:
         """Return a page as it was cached, or else as it is made, to be cached.
@@ -62,7 +63,9 @@ class PageCache:
         """
         if self._redis is None:
             return make()
-        found = self._ask(lambda redis: redis.mget(GENERATION, PAGE + name))
+        self.catch_up()
+        known = self._told == self._changes  # else what is there may be from before a change of ours
+        found = self._ask(lambda redis: redis.mget(GENERATION, PAGE + name)) if known else None
         if found is None:
             self._count("error")
             return make()
@@ -78,9 +81,23 @@ class PageCache:
         return body
 
     def invalidate(self) -> None:
-        """Let no page of before be used again; while Redis is away, they end with their time."""
+        """Let no page of before be used again.
+
+        While Redis cannot be told, this process uses none at all; others may, until they end with their time.
+        """
+        with self._lock:
+            self._changes += 1
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Do what ``invalidate`` could not do, if there is any and Redis is there again."""
+        changes = self._changes
+        if self._told == changes:
+            return
         # Not a counter: one that is lost with its Redis would count the same numbers again.
-        self._ask(lambda redis: redis.set(GENERATION, secrets.token_hex(8)))
+        if self._ask(lambda redis: redis.set(GENERATION, secrets.token_hex(8))):
+            with self._lock:
+                self._told = max(self._told, changes)
 
     def state(self) -> State:
         """Return how the cache is, which asks Redis unless it failed just now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -22,7 +23,7 @@ from fleetwatch.demo.cache import PageCache
 from fleetwatch.demo.metrics import PoolMetrics, WorkerMetrics
 from fleetwatch.demo.models import Status, Transaction
 from fleetwatch.demo.settings import Settings
-from fleetwatch.demo.storage import New, Storage
+from fleetwatch.demo.storage import Backlog, New, Storage, UnavailableError
 from fleetwatch.demo.worker import DECLINED, Worker
 from tests.common.collector import run_collector
 from tests.common.services import Service, call, free_port, wait_until
@@ -328,6 +329,33 @@ def test_the_backlog_is_the_whole_databases(configure: Configure, storage: Stora
         assert registry.get_sample_value("transactions_pending_oldest_age_seconds") == 0
 
 
+def test_a_backlog_that_takes_too_long_to_count_stops_nobody(
+    configure: Configure, storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks: list[float] = []
+
+    def fail(_storage: Storage) -> Backlog:
+        looks.append(time.monotonic())
+        raise UnavailableError("canceling statement due to statement timeout")
+
+    monkeypatch.setattr(worker_module, "_LATER_LOOK", 0.0)
+    registry = health.registry()
+    with running(configure(**SURE, worker_poll_interval=0.01), registry) as worker:
+        wait_until(lambda: registry.get_sample_value("transactions_worker_last_cycle_timestamp_seconds"))
+        with monkeypatch.context() as patch:
+            patch.setattr(Storage, "backlog", fail)
+            wait_until(lambda: len(looks) >= 3)
+            made = add(storage, 3)
+            wait_until(lambda: {status(storage, each) for each in made} == {Status.COMPLETED})
+            assert worker.ready() is None
+            assert registry.get_sample_value("transactions_worker_errors_total") == 0
+            assert registry.get_sample_value("transactions_pending") == 0
+        with storage.claim(1), monkeypatch.context() as patch:
+            patch.setattr(Storage, "backlog", lambda _storage: Backlog(7, 1.0))
+            wait_until(lambda: registry.get_sample_value("transactions_pending") == 7, what="it looks again")
+    assert [each.levelname for each in caplog.records if "backlog" in each.message] == ["WARNING"]
+
+
 def test_transactions_fail_as_often_as_the_settings_say(configure: Configure, storage: Storage) -> None:
     (made,) = add(storage)
     with running(configure(**{**SURE, "worker_failure_rate": 1}), registry := health.registry()):
@@ -356,6 +384,7 @@ def test_old_ones_are_deleted_and_pending_ones_are_not(
             database.ask(
                 f"UPDATE transactions SET created_at = now() - interval '{days} days' WHERE id = '{each.id}'"  # noqa: S608
             )
+    database.ask("UPDATE transactions SET finished_at = created_at WHERE status != 'pending'")
     with (
         storage.claim(1, waiting.id),  # held, so that the worker cannot finish it
         running(configure(**SURE, retention_days=7)),

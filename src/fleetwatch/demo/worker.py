@@ -36,6 +36,7 @@ _PAUSE, _LONGEST_PAUSE = 0.5, 15.0  # seconds between two rounds when they fail
 _MAX_DOUBLINGS = 10
 _STALLED = 60.0  # seconds without a round after which the worker is not ready
 _LOOK_INTERVAL = 1.0  # seconds between two looks at how much is pending
+_LATER_LOOK = 15.0  # seconds until the next one when that failed, as it may when so much is pending
 _PRUNE_INTERVAL = 60.0
 _PRUNE_ROWS = 1000
 
@@ -72,6 +73,7 @@ class Worker:
         self._last_round = time.monotonic()
         self._look_at = self._prune_at = self._last_round
         self._error: str | None = None
+        self._looks = True
         self._consumer = Consumer(
             settings.queue_url.get_secret_value(), settings.worker_batch, lambda: self._wake.put(None)
         )
@@ -132,18 +134,35 @@ class Worker:
             self._consumer.acknowledge(receipt)
         if settled:
             self._cache.invalidate()
+        else:
+            self._cache.catch_up()
         for each in settled:
             self._count(each)
         now = time.monotonic()
         if now >= self._look_at:
             self._look_at = now + _LOOK_INTERVAL
-            backlog = self._storage.backlog()
-            self._metrics.pending.set(backlog.count)
-            self._metrics.pending_oldest_age.set(backlog.oldest_age)
+            self._look()
         if now >= self._prune_at:
             self._prune_at = now + _PRUNE_INTERVAL
             self._prune()
         return more
+
+    def _look(self) -> None:
+        """Tell how much is pending. A look that fails is no failed round: what was settled is settled.
+
+        If the database is away the next claim says so.
+        """
+        try:
+            backlog = self._storage.backlog()
+        except UnavailableError as error:
+            self._look_at = time.monotonic() + _LATER_LOOK
+            if self._looks:
+                log.warning("backlog unknown, its metrics stay as they were", extra={"error": str(error)})
+            self._looks = False
+            return
+        self._looks = True
+        self._metrics.pending.set(backlog.count)
+        self._metrics.pending_oldest_age.set(backlog.oldest_age)
 
     def _settle(self) -> tuple[list[_Settled], bool]:
         """Settle a batch, durably; return what was settled, and whether there may be more."""

@@ -38,9 +38,9 @@ options:
       - V(kill_unit) kills a unit with SIGKILL again and again.
       - V(errors) makes the transactions service fail, V(latency) makes it slow.
       - V(postgresql_stop) stops the cluster of PostgreSQL.
-      - V(disk_fill) fills a file system, with a file that has no name and is gone with the unit. The root of
-        a container is refused, as its space is that of the container's host; so is a file system in memory
-        that would take more than half of what is available.
+      - V(disk_fill) fills a file system, with a file that has no name and is gone with the unit. In a
+        container its root, volumes, bind mounts and subvolumes are refused, as their space is that of the
+        container's host. A file system in memory is, if it would take more than half of what is available.
       - V(packet_loss) drops packets from and to other hosts; SSH is spared. It needs nftables.
       - V(clock_skew) sets the clock, and stops what would correct it. Refused in containers, whose clock is
         that of their host.
@@ -57,7 +57,7 @@ options:
   unit:
     description:
       - The service that V(kill_unit) kills, or that V(postgresql_stop) stops; without it, the latter stops
-        the only cluster that runs. SSH and systemd's own services are refused.
+        the only cluster that runs, and refuses what is none. SSH and systemd's own services are refused.
     type: str
   every:
     description: Seconds between two kills; more than Prometheus' scrape interval, so that it sees each.
@@ -140,6 +140,8 @@ Run = Callable[[Command], tuple[int, str]]
 """Runs a command; returns its exit code and its output."""
 
 UNIT = "fleetwatch-chaos.service"
+RUNS = frozenset({"activating", "active", "deactivating"})
+"""The states of the unit while an experiment is begun, goes on or is mended."""
 TABLE = "fleetwatch_chaos"
 """Of nftables."""
 MAX_SECONDS = 3600
@@ -148,7 +150,15 @@ SYSTEMCTL = "/usr/bin/systemctl"
 SLEEP = "/usr/bin/sleep"
 NEVER = ("dbus", "init", "ssh", "sshd", "systemd-", "fleetwatch-chaos", "user@", "getty@")
 """What is never broken begins so: without it nobody gets at the host, or nothing is mended."""
-TIME_SERVICES = ("systemd-timesyncd.service", "chrony.service", "ntpsec.service")
+TIME_SERVICES = (
+    "systemd-timesyncd.service",
+    "chrony.service",
+    "ntpsec.service",
+    "ntp.service",
+    "openntpd.service",
+)
+CLOCK_FILE = "/run/fleetwatch-chaos.clock"
+"""Says what the clock would show without the experiment, as its distance to that which counts since boot."""
 API = "transactions-api@1.service"
 BEHAVIOUR = ("/usr/local/bin/fleetwatch-transactions", "behaviour")
 """Changes the behaviour of the transactions service; its role installs it."""
@@ -167,9 +177,29 @@ with tempfile.TemporaryFile(dir=sys.argv[1]) as file:
     os.posix_fallocate(file.fileno(), 0, int(sys.argv[2]))
     time.sleep(float(sys.argv[3]))
 """
-CLOCK = """
-import sys, time
-time.clock_settime(time.CLOCK_REALTIME, time.time() + float(sys.argv[1]))
+# What is remembered does not depend on who else sets the clock meanwhile, and is complete or not there.
+SET_CLOCK = """
+import os, sys, time
+path, offset = sys.argv[1], float(sys.argv[2])
+now = time.time()
+with open(path + ".new", "w") as file:
+    file.write(repr(now - time.clock_gettime(time.CLOCK_BOOTTIME)))
+os.replace(path + ".new", path)
+time.clock_settime(time.CLOCK_REALTIME, now + offset)
+"""
+# One command, as systemd would not run a second one after a first that failed.
+MEND_CLOCK = """
+import os, subprocess, sys, time
+path, start = sys.argv[1], sys.argv[2:]
+try:
+    if os.path.exists(path):
+        with open(path) as file:
+            at_boot = float(file.read())
+        time.clock_settime(time.CLOCK_REALTIME, at_boot + time.clock_gettime(time.CLOCK_BOOTTIME))
+        os.unlink(path)
+finally:
+    code = subprocess.run(start).returncode if start else 0
+sys.exit(code)
 """
 
 
@@ -247,6 +277,10 @@ def postgresql_stop(params: Mapping[str, Any], run: Run) -> Plan:
             what = f"{', '.join(running)} run here" if running else "no postgresql@….service runs here"
             raise RefusedError(f"unit is not set, and {what}; name the cluster's unit.")
         (unit,) = running
+    if not unit.startswith(("postgresql@", "postgresql.")):
+        raise RefusedError(
+            f"unit: {unit} is no cluster of PostgreSQL; name one such as postgresql@17-main.service."
+        )
     unit = running_unit(unit, run)
     return Plan((SLEEP, str(params["seconds"])), [(SYSTEMCTL, "stop", unit)], [(SYSTEMCTL, "start", unit)])
 
@@ -282,11 +316,13 @@ def disk_fill(params: Mapping[str, Any], run: Run) -> Plan:
     within("percent", percent, 50, 95)
     if not os.path.isdir(path):  # noqa: PTH112 - a path is text in a module's parameters
         raise RefusedError(f"path: {path} is no folder; name one of the file system that is to be filled.")
-    kind = run(["/usr/bin/findmnt", "--noheadings", "--output=FSTYPE", f"--target={path}"])[1].strip()
-    if kind == "overlay" and container(run):
+    _, found = run(["/usr/bin/findmnt", "--noheadings", "--output=FSTYPE,FSROOT", f"--target={path}"])
+    # The last is that which is seen, if several are mounted there.
+    kind, _, root = (found.splitlines() or [""])[-1].strip().partition(" ")
+    if ("overlay" in kind or root.strip() != "/") and container(run):
         raise RefusedError(
             f"path: the file system of {path} is that of the container's host, and of all that runs there; "
-            "name a file system of its own, such as a volume."
+            "name a file system that is the container's own."
         )
     size = missing_bytes(os.statvfs(path), percent)
     if size <= 0:
@@ -356,10 +392,23 @@ def addresses_of(peer: str) -> set[str]:
         found = {str(info[4][0]).partition("%")[0] for info in socket.getaddrinfo(peer, None)}
     except OSError as error:
         raise RefusedError(f"peers: {peer} has no address here: {error}.") from error
-    others = {address for address in found if not ip_address(address).is_loopback}
+    others = {address for address in found if not own(address)}
     if not others:
         raise RefusedError(f"peers: {peer} is this host itself; name another.")
     return others
+
+
+def own(address: str) -> bool:
+    """Say whether an address is one of this host, so that a socket can be bound to it."""
+    if ip_address(address).is_loopback:
+        return True
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
 
 
 def clock_skew(params: Mapping[str, Any], run: Run) -> Plan:
@@ -371,16 +420,19 @@ def clock_skew(params: Mapping[str, Any], run: Run) -> Plan:
             "touched. Try it on a machine of its own, virtual or not."
         )
     services = [name for name in TIME_SERVICES if run([SYSTEMCTL, "is-active", "--quiet", name])[0] == 0]
-    turn = (PYTHON, "-I", "-c", CLOCK)
     return Plan(
         (SLEEP, str(params["seconds"])),
         [
+            # Of an experiment that could not be mended; if the next command fails, it must not be gone by.
+            ("/usr/bin/rm", "--force", CLOCK_FILE),
             *([(SYSTEMCTL, "stop", *services)] if services else []),
-            (*turn, str(params["offset"])),
+            (PYTHON, "-I", "-c", SET_CLOCK, CLOCK_FILE, str(params["offset"])),
         ],
         [
-            (*turn, str(-params["offset"])),
-            *([(SYSTEMCTL, "start", *services)] if services else []),
+            (
+                *(PYTHON, "-I", "-c", MEND_CLOCK, CLOCK_FILE),
+                *((SYSTEMCTL, "start", *services) if services else ()),
+            )
         ],
     )
 
@@ -408,7 +460,7 @@ def started(params: Mapping[str, Any], run: Run, *, change: bool) -> dict[str, A
     :raises RefusedError: it cannot be done, or another one runs.
     """
     state = shown(run)
-    if state.get("ActiveState") in {"activating", "active", "deactivating"}:
+    if state.get("ActiveState") in RUNS:
         raise RefusedError(
             f"An experiment runs on this host already: {state.get('Description')}. Wait for its end, or "
             f"end it with: systemctl stop {UNIT}"
@@ -425,8 +477,19 @@ def started(params: Mapping[str, Any], run: Run, *, change: bool) -> dict[str, A
         return answer | {"msg": f"{name} would begin."}
     code, output = run(systemd_run(plan, f"Experiment {name} of {params['by']}", seconds))
     if code != 0:
-        raise RefusedError(f"{name} could not begin: {first_line(output)} {aftermath(run)}")
+        raise RefusedError(f"{name} could not begin: {not_begun(first_line(output), run)}")
     return answer | {"msg": f"{name} has begun; it ends by itself within {seconds} s."}
+
+
+def not_begun(reason: str, run: Run) -> str:
+    """Return why an experiment has not begun; what it broke is mended already.
+
+    :raises RefusedError: not everything was mended.
+    """
+    state = shown(run).get("ActiveState")
+    if state in RUNS:  # the unit is not ours, and what it has yet to mend is not to be judged
+        return f"another experiment has just begun on this host. {reason}"
+    return f"{reason} {aftermath(run)}" if state == "failed" else reason
 
 
 def systemd_run(plan: Plan, description: str, seconds: int) -> list[str]:
@@ -457,13 +520,17 @@ def quoted(command: Command) -> str:
 def stopped(run: Run, *, change: bool) -> dict[str, Any]:
     """End the experiment that runs, if one does; returns the module's answer.
 
-    :raises RefusedError: not everything could be mended.
+    :raises RefusedError: it could not be ended, or not everything could be mended.
     """
     state = shown(run)
-    runs = state.get("ActiveState") in {"activating", "active", "deactivating"}
+    runs = state.get("ActiveState") in RUNS
     if runs and change:
         run([SYSTEMCTL, "stop", UNIT])
         state = shown(run)
+        if state.get("ActiveState") in RUNS:
+            raise RefusedError(
+                f"The experiment could not be ended; it ends by itself. See: systemctl status {UNIT}"
+            )
     if state.get("ActiveState") == "failed" and change:
         return {"changed": runs, "msg": f"The experiment failed. {aftermath(run)}"}
     return {"changed": runs, "msg": "The experiment was ended." if runs else "No experiment runs."}

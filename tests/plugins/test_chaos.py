@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -82,6 +83,12 @@ def nft(monkeypatch: pytest.MonkeyPatch) -> None:
         ("disk_fill", {"percent": 96}, "percent is 96; it must be 50 to 95"),
         ("disk_fill", {"path": "/proc/none"}, "path: /proc/none is no folder"),
         ("packet_loss", {"loss": 0, "peers": [PEER]}, "loss is 0"),
+        (
+            "postgresql_stop",
+            {"unit": "nginx.service"},
+            "unit: nginx.service is no cluster of PostgreSQL; name",
+        ),
+        ("postgresql_stop", {"unit": "postgresqlish"}, "is no cluster of PostgreSQL"),
         ("clock_skew", {"offset": 1}, "offset is|it must be 5 to 3600"),
         ("clock_skew", {"offset": -4000}, "it must be 5 to 3600"),
     ],
@@ -107,8 +114,18 @@ def test_what_cannot_be_meant_is_refused(experiment: str, params: dict[str, Any]
         (
             "disk_fill",
             {},
-            {"detect-virt": (0, "podman\n"), "findmnt": (0, "overlay\n")},
+            {"detect-virt": (0, "podman\n"), "findmnt": (0, "overlay /\n")},
             "path: the file system of / is that of the container's host",
+        ),
+        *(
+            ("disk_fill", {}, {"detect-virt": (0, "lxc\n"), "findmnt": (0, found)}, "of the container's host")
+            for found in (
+                "ext4   /var/lib/docker/volumes/a b/_data\n",
+                "btrfs  /@containers/shop\n",
+                "fuse.fuse-overlayfs /\n",
+                "tmpfs  /\next4   /srv\n",
+                "",
+            )
         ),
     ],
 )
@@ -117,6 +134,14 @@ def test_what_the_host_cannot_bear_is_refused(
 ) -> None:
     with pytest.raises(chaos.RefusedError, match=words):
         plan(experiment, Host(answer), **params)
+
+
+def test_a_file_system_of_the_containers_own_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.statvfs", lambda path: SimpleNamespace(f_blocks=9, f_bavail=9, f_frsize=4096))
+    podman = {"detect-virt": (0, "podman\n")}
+    for found in ("ext4   /\n", "tmpfs  /\n", "ext4 /volume\ntmpfs /\n"):
+        plan("disk_fill", Host(podman | {"findmnt": (0, found)}))
+    plan("disk_fill", Host({"findmnt": (0, "btrfs  /@rootfs\n")}))
 
 
 def test_packet_loss_needs_nftables(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,6 +164,42 @@ def test_packet_loss_needs_nftables(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_packet_loss_is_tried_first(peers: list[str], answer: dict[str, tuple[int, str]], words: str) -> None:
     with pytest.raises(chaos.RefusedError, match=words):
         plan("packet_loss", Host(answer), peers=peers)
+
+
+class Socket:
+    """A socket of a host whose own addresses are PEER and 2001:db8::7."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __enter__(self) -> Socket:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def bind(self, address: tuple[str, int]) -> None:
+        if address[0] not in {PEER, "2001:db8::7"}:
+            raise OSError(99, "Cannot assign requested address")
+
+
+def test_the_hosts_own_addresses_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[str] = []
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [(0, 0, 0, "", (one, 0)) for one in found])
+    monkeypatch.setattr("socket.socket", Socket)
+    found[:] = [PEER, "::1", "192.0.2.8", "2001:db8::7", "2001:db8::8"]
+    assert chaos.addresses_of("shop") == {"192.0.2.8", "2001:db8::8"}
+    found[:] = [PEER, "2001:db8::7"]
+    with pytest.raises(chaos.RefusedError, match="peers: shop is this host itself; name another"):
+        chaos.addresses_of("shop")
+
+
+def test_an_address_is_own_if_a_socket_can_be_bound_to_it() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((PEER, 9))
+        except OSError:
+            pytest.skip("there is no network")
+        mine = probe.getsockname()[0]
+    assert [chaos.own(mine), chaos.own("::1"), chaos.own("203.0.113.7")] == [True, True, False]
 
 
 # What is done
@@ -189,11 +250,108 @@ def test_packets_are_lost_both_ways_but_not_those_of_ssh() -> None:
     assert any("--check" in command for command in host.commands)
 
 
-def test_the_clock_is_set_back_and_kept_right_again() -> None:
+def test_the_clock_is_set_and_kept_right_again() -> None:
     made = plan("clock_skew", Host({"is-active --quiet chrony": (0, ""), "is-active": (3, "")}), offset=-30)
-    assert words(made.begin)[0] == "/usr/bin/systemctl stop chrony.service"
-    assert (made.begin[-1][-1], made.end[0][-1]) == ("-30", "30")
-    assert words(made.end)[-1] == "/usr/bin/systemctl start chrony.service"
+    assert words(made.begin)[:2] == [
+        f"/usr/bin/rm --force {chaos.CLOCK_FILE}",
+        "/usr/bin/systemctl stop chrony.service",
+    ]
+    assert made.begin[2][-3:] == (chaos.SET_CLOCK, chaos.CLOCK_FILE, "-30")
+    (mend,) = made.end
+    assert mend[3:] == (
+        chaos.MEND_CLOCK,
+        chaos.CLOCK_FILE,
+        *("/usr/bin/systemctl", "start", "chrony.service"),
+    )
+
+
+@pytest.mark.parametrize("service", ["systemd-timesyncd", "chrony", "ntpsec", "ntp", "openntpd"])
+def test_what_corrects_the_clock_is_stopped(service: str) -> None:
+    made = plan("clock_skew", Host({f"--quiet {service}.service": (0, ""), "is-active": (3, "")}))
+    assert words(made.begin)[1] == f"/usr/bin/systemctl stop {service}.service"
+
+
+class Clock:
+    """The clocks of a host: that which can be set, and that which counts since boot."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        self.real, self.boot, self.works = 1_000_000.0, 500.0, True
+        self.file, self.log = tmp_path / "clock", tmp_path / "log"
+        self.monkeypatch = monkeypatch
+        monkeypatch.setattr("time.time", lambda: self.real)
+        monkeypatch.setattr("time.clock_gettime", self.read)
+        monkeypatch.setattr("time.clock_settime", self.turn)
+
+    def read(self, clock: int) -> float:
+        assert clock == time.CLOCK_BOOTTIME
+        return self.boot
+
+    def turn(self, clock: int, value: float) -> None:
+        assert clock == time.CLOCK_REALTIME
+        if not self.works:
+            raise PermissionError(1, "Operation not permitted")
+        self.real = value
+
+    def passes(self, seconds: float) -> None:
+        self.real, self.boot = self.real + seconds, self.boot + seconds
+
+    def run(self, script: str, *arguments: str) -> int:
+        """Run a script as ``python3 -c`` does, and return its exit code."""
+        self.monkeypatch.setattr(sys, "argv", ["-c", str(self.file), *arguments])
+        try:
+            exec(script, {})  # noqa: S102 - the scripts are ours
+        except SystemExit as end:
+            return int(end.code or 0)
+        except Exception:  # noqa: BLE001 - Python itself would end so
+            return 1
+        return 0
+
+    def mend(self, code: int = 0) -> int:
+        return self.run(chaos.MEND_CLOCK, "/bin/sh", "-c", f"echo started > {self.log}; exit {code}")
+
+    @property
+    def started(self) -> bool:
+        return self.log.exists()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
+    return Clock(monkeypatch, tmp_path)
+
+
+def test_the_clock_is_right_again_even_if_something_else_corrected_it(clock: Clock) -> None:
+    for correction in (0, -30, 7):
+        right = clock.real
+        assert clock.run(chaos.SET_CLOCK, "30") == 0
+        assert clock.real == pytest.approx(right + 30)
+        clock.passes(60)
+        clock.real += correction
+        assert clock.mend() == 0
+        assert clock.real == pytest.approx(right + 60)
+        assert not clock.file.exists()
+
+
+def test_a_clock_that_was_not_set_is_not_turned_back(clock: Clock) -> None:
+    right = clock.real
+    assert clock.mend() == 0
+    assert (clock.real, clock.started) == (right, True)
+    clock.works = False
+    assert clock.run(chaos.SET_CLOCK, "30") == 1
+    clock.works = True
+    assert clock.mend() == 0
+    assert clock.real == pytest.approx(right)
+
+
+def test_what_corrects_the_clock_is_started_even_if_mending_fails(clock: Clock) -> None:
+    assert clock.run(chaos.SET_CLOCK, "30") == 0
+    clock.works = False
+    assert clock.mend() == 1, "a failure of the unit"
+    assert clock.started
+    assert clock.file.exists(), "it can be mended later"
+    clock.works = True
+    assert clock.mend(code=3) == 3, "a service that does not start is a failure too"
+    assert not clock.file.exists()
+    assert clock.run(chaos.MEND_CLOCK) == 0
 
 
 @pytest.mark.parametrize(
@@ -215,7 +373,7 @@ def test_a_disk_that_is_full_already_is_left_alone(monkeypatch: pytest.MonkeyPat
 def test_memory_is_not_filled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     empty = SimpleNamespace(f_blocks=1000, f_bavail=1000, f_frsize=4096)
     monkeypatch.setattr("os.statvfs", lambda path: empty)
-    memory = Host({"findmnt": (0, "tmpfs\n")})
+    memory = Host({"findmnt": (0, "tmpfs  /\n")})
     assert chaos.available_memory() > 1 << 20
     monkeypatch.setattr(chaos, "available_memory", lambda: 2 * 950 * 4096)
     assert plan("disk_fill", memory, path=str(tmp_path)).during[5] == str(950 * 4096)
@@ -334,6 +492,14 @@ def test_an_experiment_is_ended() -> None:
     assert chaos.stopped(host.run, change=True) == {"changed": False, "msg": "No experiment runs."}
 
 
+@pytest.mark.parametrize("state", ["activating", "active", "deactivating"])
+def test_what_could_not_be_ended_is_not_said_to_be(state: str) -> None:
+    with pytest.raises(
+        chaos.RefusedError, match=r"could not be ended; it ends by itself\. See: systemctl st"
+    ):
+        chaos.stopped(Ending(state).run, change=True)
+
+
 def test_what_could_not_be_mended_is_a_failure_and_not_forgotten() -> None:
     for status in ("pid=7 ; code=exited ; status=1", "pid=0 ; code=(null) ; status=0/0"):
         host = Ending("failed", stop_post(status))
@@ -349,10 +515,38 @@ def test_an_experiment_that_failed_and_was_mended_is_forgotten() -> None:
     assert host.commands[-1] == f"/usr/bin/systemctl reset-failed {chaos.UNIT}"
 
 
+class Beginning(Host):
+    """A host on which nothing runs, but nothing can begin either; systemd says ``after`` of it then."""
+
+    def __init__(self, after: str) -> None:
+        super().__init__({"systemd-run": (1, "\nJob failed.\n"), "journalctl": (0, "no such command\n")})
+        self.after = after
+
+    def run(self, command: chaos.Command) -> tuple[int, str]:
+        code, output = super().run(command)
+        if "systemd-run" in command[0]:
+            self.answers["--property=ActiveState"] = 0, f"ActiveState={self.after}\n"
+        return code, output
+
+
+def begin(host: Host) -> None:
+    chaos.started(DEFAULTS | {"experiment": "errors"}, host.run, change=True)
+
+
 def test_what_cannot_begin_is_told_with_the_reason() -> None:
-    host = Host({"systemd-run": (1, "\nJob failed.\n"), "journalctl": (0, "no such command\n")})
     with pytest.raises(chaos.RefusedError, match=r"could not begin: Job failed\. All was mended\..*no such"):
-        chaos.started(DEFAULTS | {"experiment": "errors"}, host.run, change=True)
+        begin(Beginning("failed"))
+    with pytest.raises(chaos.RefusedError, match=r"^errors could not begin: Job failed\.$"):
+        begin(Beginning("inactive"))
+
+
+@pytest.mark.parametrize("state", ["activating", "active", "deactivating"])
+def test_an_experiment_that_began_meanwhile_is_not_judged(state: str) -> None:
+    host = Beginning(state)
+    host.answers["--property=ExecStopPost"] = 0, stop_post("pid=0 ; code=(null) ; status=0/0")
+    with pytest.raises(chaos.RefusedError, match="another experiment has just begun on this host"):
+        begin(host)
+    assert not any("reset-failed" in command for command in host.commands)
 
 
 # Alerts

@@ -4,24 +4,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+
+class NotAFileError(Exception):
+    """What is there is a link, a folder or the like, and not this module's to read or replace."""
 
 
 class ManagedFile:
     """One file: how it is to be, and how it is."""
 
     def __init__(self, path: Path, content: str | None, gid: int, mode: int, *, secret: bool = False) -> None:
-        """Read the present state of ``path``; ``content`` is ``None`` for a file to remove."""
+        """Read the present state of ``path``; ``content`` is ``None`` for a file to remove.
+
+        :raises NotAFileError: there is something else.
+        """
         self.path = path
         self.content = content
         self.gid = gid
         self.mode = mode
         self.secret = secret
         try:
-            status = path.lstat()
-            self.before: str | None = path.read_text(encoding="utf-8", errors="surrogateescape")
+            text, status = read(path)
+            self.before: str | None = text
             self.before_owner = (status.st_uid, status.st_gid, status.st_mode & 0o7777)
         except FileNotFoundError:
             self.before = None
@@ -54,6 +63,26 @@ class ManagedFile:
     def restore(self) -> None:
         """Put back the state from before."""
         write(self.path, self.before, *self.before_owner)
+
+
+def read(path: Path) -> tuple[str, os.stat_result]:
+    """Return text and status of a file; a link is not followed, since it may lead to somebody's secret.
+
+    :raises NotAFileError: it is no regular file.
+    """
+    refusal = NotAFileError(f"{path} is no regular file; move it away, then run this again")
+    try:
+        # Without waiting, as for the other end of a pipe.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # a link, a socket
+            raise refusal from None
+        raise
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise refusal
+        return stream.read().decode("utf-8", errors="surrogateescape"), status
 
 
 def write(path: Path, content: str | None, uid: int, gid: int, mode: int) -> None:

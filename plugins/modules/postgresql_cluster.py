@@ -130,7 +130,10 @@ from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible_collections.fleetwatch.monitoring.plugins.module_utils.managed_file import ManagedFile  # noqa: E402
+from ansible_collections.fleetwatch.monitoring.plugins.module_utils.managed_file import (  # noqa: E402
+    ManagedFile,
+    NotAFileError,
+)
 from ansible_collections.fleetwatch.monitoring.plugins.module_utils.postgresql import (  # noqa: E402
     ADMINISTRATOR,
     Cluster,
@@ -155,6 +158,16 @@ LOG_LINES = 15
 CONNECTIONS = 100
 """Of PostgreSQL itself, where max_connections is not set."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)?")
+_INCLUDES = re.compile(r"^\s*include_dir\s*=?\s*'conf\.d'", re.MULTILINE)
+COPY = """
+umask 077
+cp -L "$1/postgresql.conf" "$2" || exit
+cp -RL "$1/conf.d" "$2" # what it cannot read, the server could not either
+mkdir -p "$2/conf.d" && rm -rf "$2/$3" && cat >"$2/$3"
+"""
+"""Copies a cluster's configuration (1) to a folder (2), with other settings (3) from the standard input."""
+_PASSWORD = re.compile(r"passw(?:or)?d\s*=", re.IGNORECASE)
+"""As in primary_conninfo; ldap and others have their passwords elsewhere."""
 _HBA_WORD = re.compile(r"[^\s\"#,]+")
 
 HEADER = "# Written by Ansible; a change made here is undone by the next run.\n"
@@ -182,11 +195,15 @@ def tuned(memory: int, connections: int) -> dict[str, str]:
 
 
 def host_memory() -> int:
-    """Return the host's memory in MiB."""
+    """Return the host's memory in MiB, rounded down by an eighth at most.
+
+    Another kernel leaves some MiB more or less, for which PostgreSQL is not to restart.
+    """
     found = re.search(
         r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE
     )
-    return int(found[1]) // 1024 if found else 1024
+    mib = int(found[1]) // 1024 if found else 1024
+    return mib - mib % max(64, 1 << max(mib.bit_length() - 4, 0))
 
 
 def conf_value(value: Any) -> str:
@@ -245,9 +262,10 @@ class Configuration:
         gid = grp.getgrnam(ADMINISTRATOR).gr_gid
         memory = self.params["memory"] or host_memory()
         folder = cluster.config_dir
-        self.settings = ManagedFile(
-            folder / SETTINGS_FILE, settings_text(self.params["settings"], memory), gid, FILE_MODE
-        )
+        text = settings_text(self.params["settings"], memory)
+        self.settings = ManagedFile(folder / SETTINGS_FILE, text, gid, FILE_MODE)
+        before = self.settings.before or ""
+        self.settings.secret = _PASSWORD.search(text) is not None or _PASSWORD.search(before) is not None
         self.hba = ManagedFile(folder / HBA_FILE, hba_text(self.params["hba"]), gid, FILE_MODE)
         self.drop_in = ManagedFile(
             UNIT_DIR / f"{cluster.unit}.d" / "fleetwatch.conf", HEADER + self.params["drop_in"], 0, UNIT_MODE
@@ -301,23 +319,24 @@ class Configuration:
     def _validate(self) -> None:
         """Have the server's own program read the new settings, in a copy of the configuration."""
         folder = self.cluster.config_dir
-        if "include_dir" not in (folder / "postgresql.conf").read_text(encoding="utf-8", errors="replace"):
+        text = (folder / "postgresql.conf").read_text(encoding="utf-8", errors="replace")
+        if not _INCLUDES.search(text):
             raise PostgresError(
                 f"{folder}/postgresql.conf lacks the line include_dir = 'conf.d'; put it back"
             )
         staging = Path(tempfile.mkdtemp(prefix="postgresql-", dir="/tmp"))  # postgres must reach it
         try:
-            staging.chmod(0o755)
-            shutil.copytree(folder / "conf.d", staging / "conf.d")
-            shutil.copy(folder / "postgresql.conf", staging)
-            (staging / SETTINGS_FILE).write_text(str(self.settings.content), encoding="utf-8")
-            for path in [staging, *staging.rglob("*")]:
-                shutil.chown(path, ADMINISTRATOR, ADMINISTRATOR)
+            shutil.chown(staging, ADMINISTRATOR, ADMINISTRATOR)
+            # postgres may link anything into its folder, so it is copied with no more than its own rights.
+            copy = ["sh", "-c", COPY, "copy", str(folder), str(staging), SETTINGS_FILE]
+            code, out, err = self._as_administrator(copy, str(self.settings.content))
+            if code:
+                raise PostgresError(
+                    f"cannot copy {folder}; nothing was changed: {err.strip() or out.strip()}"
+                )
             command = [str(self.cluster.program), "-C", "max_connections", "-c"]
             command += [f"config_file={staging}/postgresql.conf"]
-            code, out, err = self.module.run_command(
-                ["runuser", "-u", ADMINISTRATOR, "--", *command], cwd="/"
-            )
+            code, out, err = self._as_administrator(command)
             if code:
                 words = f"{out}\n{err}".replace(str(staging), str(folder)).strip()
                 raise PostgresError(f"the new settings were refused; nothing was changed. It says:\n{words}")
@@ -346,7 +365,6 @@ class Configuration:
             plan = self._activate(plan)
         except (PostgresError, OSError) as error:
             outcome = self._put_back(plan)
-            self.pending.unlink(missing_ok=True)
             self.module.fail_json(msg=f"postgresql: {error}\n{outcome}")
         self.pending.unlink(missing_ok=True)
         return plan
@@ -363,6 +381,7 @@ class Configuration:
             self._activate("restart" if down or plan != "reload" else "reload")
         except PostgresError as error:
             return f"The files from before are back, but the server is still not well: {error}"
+        self.pending.unlink(missing_ok=True)
         return "The files from before are back and the server runs with them."
 
     def _activate(self, plan: str) -> str:
@@ -441,6 +460,13 @@ class Configuration:
             return f"See {self.cluster.log}."
         return "Its last log lines:\n" + "\n".join(lines[-LOG_LINES:])
 
+    def _as_administrator(self, command: list[str], text: str = "") -> tuple[int, str, str]:
+        """Run a command as postgres, with a text on its standard input."""
+        result: tuple[int, str, str] = self.module.run_command(
+            ["runuser", "-u", ADMINISTRATOR, "--", *command], data=text, binary_data=True, cwd="/"
+        )
+        return result
+
     def _systemctl(self, *arguments: str) -> tuple[int, str, str]:
         result: tuple[int, str, str] = self.module.run_command(["systemctl", *arguments])
         return result
@@ -490,7 +516,7 @@ def main() -> None:
         if not module.check_mode:
             module.fail_json(msg=f"postgresql: {error}")
         module.exit_json(changed=True, changed_files=[], activated="start")
-    except PostgresError as error:
+    except (PostgresError, NotAFileError) as error:
         module.fail_json(msg=f"postgresql: {error}")
 
 

@@ -269,7 +269,7 @@ class Objects:
             "BEGIN",
             f"CREATE SCHEMA IF NOT EXISTS {sql}",
             f"SET LOCAL search_path TO {sql}, pg_catalog",
-            schema["sql"].strip().rstrip(";"),
+            schema["sql"].strip().rstrip(";") + "\n",  # its last line may be a comment
             f"COMMENT ON SCHEMA {sql} IS {literal(mark)}",
             "COMMIT;",
         ]

@@ -173,6 +173,7 @@ from ansible.module_utils.urls import open_url  # noqa: E402
 from ansible_collections.fleetwatch.monitoring.plugins.module_utils import local_http  # noqa: E402
 from ansible_collections.fleetwatch.monitoring.plugins.module_utils.managed_file import (  # noqa: E402
     ManagedFile,
+    NotAFileError,
     write,
 )
 
@@ -213,6 +214,8 @@ class VerifiedService:
         """Units that a change has reached."""
         self.added: list[str] = []
         """Instances that did not belong to the service before."""
+        self.completing = False
+        """Whether an earlier change is still to be activated."""
         self.config_dir = Path(self.params["config_dir"] or "/nonexistent")
         self.gid = primary_group(self.params["user"])
         self.user_missing = self.gid == NO_GROUP
@@ -372,6 +375,7 @@ class VerifiedService:
         """Write, activate and wait; put everything back when the service does not take it."""
         applied: list[ManagedFile] = []
         PENDING_DIR.mkdir(mode=0o755, exist_ok=True)
+        self.completing = self.pending.exists()
         if plan:
             self.pending.touch()
         try:
@@ -382,7 +386,6 @@ class VerifiedService:
             self._activate(plan, reload_units=bool(units))
         except (ActivationError, OSError) as error:
             outcome = self._put_back(applied, plan, reload_units=bool(units))
-            self.pending.unlink(missing_ok=True)
             self.module.fail_json(msg=f"{self.name}: {error}\n{outcome}")
         self.pending.unlink(missing_ok=True)
 
@@ -397,6 +400,7 @@ class VerifiedService:
             file.restore()
         if len(new) == len(self.units):
             self._systemctl("daemon-reload")
+            self.pending.unlink(missing_ok=True)
             return "It had never run here, so the new files were removed again."
         if not applied:
             return "No file had been changed."
@@ -404,11 +408,17 @@ class VerifiedService:
         old = {unit: plan[unit] for unit in plan if unit in self.touched and unit not in gone}
         try:
             self._activate(
-                {unit: back.get(verb, verb) for unit, verb in old.items()},
+                # A target is never restarted, which would restart all that it groups.
+                {
+                    unit: "start" if unit.endswith(".target") else back.get(verb, verb)
+                    for unit, verb in old.items()
+                },
                 reload_units=reload_units,
             )
         except ActivationError as error:
             return f"The files from before are back, but the service is still not well: {error}"
+        if not self.completing:  # else those not reached may still run with what an earlier run left
+            self.pending.unlink(missing_ok=True)
         return "The files from before are back and the service runs with them."
 
     def _make_folders(self) -> None:
@@ -605,7 +615,10 @@ def main() -> None:
         supports_check_mode=True,
         no_log=True,  # keeps the files out of the host's system log; results are still shown
     )
-    VerifiedService(module).run()
+    try:
+        VerifiedService(module).run()
+    except NotAFileError as error:
+        module.fail_json(msg=f"{module.params['name']}: {error}")
 
 
 if __name__ == "__main__":

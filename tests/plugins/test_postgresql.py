@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import pytest
 from ansible_collections.fleetwatch.monitoring.plugins.module_utils import postgresql
+from ansible_collections.fleetwatch.monitoring.plugins.module_utils.managed_file import NotAFileError
 from ansible_collections.fleetwatch.monitoring.plugins.module_utils.postgresql import (
     Cluster,
     PostgresError,
@@ -83,6 +84,19 @@ def test_memory_is_shared_out_within_bounds() -> None:
     }
     assert tuned(1024 * 1024, 10)["shared_buffers"] == "16384MB"
     assert tuned(1024 * 1024, 10)["work_mem"] == "64MB"
+
+
+@pytest.mark.parametrize(
+    ("mib", "rounded"),
+    [(40, 0), (500, 448), (1962, 1920), (1968, 1920), (7946, 7680), (7951, 7680), (128_000, 122_880)],
+)
+def test_some_memory_more_or_less_makes_no_difference(
+    monkeypatch: pytest.MonkeyPatch, mib: int, rounded: int
+) -> None:
+    monkeypatch.setattr(
+        Path, "read_text", lambda *_, **__: f"MemTotal:  {mib * 1024 + 512} kB\nMemFree: 1 kB\n"
+    )
+    assert postgresql_cluster.host_memory() == rounded
 
 
 def test_settings_win_over_what_is_derived_and_null_drops() -> None:
@@ -314,7 +328,7 @@ def test_schema_follows_its_statements(server: PostgresServer, monkeypatch: pyte
     assert Objects(there, wanted(schemas=[schema]), check_mode=False).run() == [
         "make schema fleetwatch in postgres"
     ]
-    changed = {**schema, "sql": f"{TABLE}CREATE TABLE more (n int);"}
+    changed = {**schema, "sql": f"{TABLE}CREATE TABLE more (n int); -- the last"}
     Objects(there, wanted(schemas=[changed]), check_mode=False).run()
     there.execute("SELECT n FROM fleetwatch.more")
     wrong = {**schema, "sql": "CREATE TABLE half (n int); CREATE TABEL other (n int)"}
@@ -630,3 +644,66 @@ def test_interrupted_run_is_completed_and_alter_system_is_named(debian: Debian) 
     debian.run({"work_mem": "7MB"})
     assert len(debian.warnings) == 1
     assert debian.warnings[0].startswith("work_mem is overridden")
+
+
+@pytest.mark.slow
+def test_what_could_not_be_put_back_is_completed_by_the_next_run(
+    debian: Debian, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    debian.run()
+
+    def refuse(*_: Any) -> NoReturn:
+        raise PostgresError("not now")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Configuration, "_activate", refuse)
+        assert "the server is still not well" in debian.fail({"work_mem": "5MB"})
+    assert debian.run()["activated"] == "reload"
+    assert debian.run()["changed"] is False
+
+
+@pytest.mark.slow
+def test_check_does_not_read_for_postgres_what_postgres_may_not(debian: Debian) -> None:
+    debian.run()
+    secret = debian.folder / "secret"
+    secret.write_text("of root")
+    secret.chmod(0o600)
+    (debian.config / "conf.d/leak").symlink_to(secret)
+    more = debian.folder / "more.conf"
+    more.write_text("cpu_tuple_cost = 0.02\n")
+    (debian.config / "conf.d/more.conf").symlink_to("../../../../more.conf")
+    seen: list[tuple[int, set[str]]] = []
+    run_command = debian.run_command
+
+    def spy(argv: list[str], **options: Any) -> tuple[int, str, str]:
+        if "-C" in argv:
+            staging = Path(argv[-1].removeprefix("config_file=")).parent
+            seen.append((staging.stat().st_mode & 0o777, {file.name for file in staging.rglob("*")}))
+        return run_command(argv, **options)
+
+    debian.run_command = spy  # type: ignore[method-assign]
+    assert debian.run({"work_mem": "5MB"})["activated"] == "reload"
+    assert seen == [(0o700, {"postgresql.conf", "conf.d", "more.conf", "fleetwatch.conf"})]
+    assert debian.show("cpu_tuple_cost") == "0.02"
+
+    settings = debian.config / "conf.d/fleetwatch.conf"
+    settings.unlink()
+    settings.symlink_to(secret)
+    with pytest.raises(NotAFileError, match=r"fleetwatch\.conf is no regular file"):
+        debian.run()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", ["", "# see include_dir = 'conf.d'\n", "include_dir = 'other'\n"])
+def test_settings_that_would_not_be_read_are_refused(debian: Debian, line: str) -> None:
+    file = debian.config / "postgresql.conf"
+    file.write_text(file.read_text().replace("include_dir = 'conf.d'\n", line))
+    assert "lacks the line include_dir = 'conf.d'" in debian.fail()
+
+
+@pytest.mark.slow
+def test_password_of_a_standby_is_not_shown(debian: Debian) -> None:
+    debian.check_mode = True
+    shown = str(debian.run({"primary_conninfo": "host=db1 user=standby password=geheim"})["diff"])
+    assert "geheim" not in shown
+    assert "work_mem" in str(debian.run()["diff"])

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from ansible_collections.fleetwatch.monitoring.plugins.module_utils.managed_file import NotAFileError
 from ansible_collections.fleetwatch.monitoring.plugins.modules import verified_service
 from ansible_collections.fleetwatch.monitoring.plugins.modules.verified_service import (
     VerifiedService,
@@ -211,7 +212,7 @@ def test_service_that_does_not_stay_up_gets_its_old_files_back(host: Host) -> No
     message = host.fail(files={"demo.yml": "worse"}, activation="restart")
     assert "does not stay up" in message
     assert "the last words" in message
-    assert host.content() == before
+    assert host.content() == before | {"run/demo.pending": ""}, "it is not well yet"
     assert host.systemd.calls.count("restart demo.service") == 2
 
 
@@ -228,7 +229,7 @@ def test_not_ready_in_time_is_taken_back(host: Host) -> None:
     before = host.content()
     message = host.fail(files={"demo.yml": "deaf"}, ready=["http://127.0.0.1:1/ready"])
     assert "not ready after 1 s: http://127.0.0.1:1/ready" in message
-    assert host.content() == before
+    assert host.content() == before | {"run/demo.pending": ""}, "it is not well yet"
 
 
 def test_check_mode_checks_and_changes_nothing(host: Host) -> None:
@@ -457,6 +458,56 @@ def test_the_first_instance_that_fails_keeps_the_others_as_they_are(host: Host, 
         instances.active == {*instances.enabled} == {*(f"demo@{n}.service" for n in (1, 2, 3)), "demo.target"}
     )
     assert instances.done()[:2] == ["restart demo@1.service", "ask demo@1.service"]
+
+
+def test_what_could_not_be_put_back_is_completed_by_the_next_run(
+    host: Host, instances: Instances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.run(**scaled(3))
+    with monkeypatch.context() as patch:
+        ready = iter([""])  # the first instance takes the change; from then on nothing is ready
+        patch.setattr(verified_service, "not_ready", lambda url, _: next(ready, f"{url}: refused"))
+        assert "the service is still not well" in host.fail(**scaled(3, text="worse"))
+    # The second instance runs with the worse file still, and a change that fails early does not reach it.
+    instances.broken = {"demo@1.service"}
+    assert "the service runs with them" in host.fail(**scaled(3, text="worst"))
+    restarted = {f"demo@{number}.service": "restart" for number in (1, 2, 3)}
+    assert host.run(**scaled(3))["activated"] == restarted
+    assert host.run(**scaled(3))["changed"] is False
+
+
+def test_what_was_put_back_needs_no_further_run(host: Host, instances: Instances) -> None:
+    host.run(**scaled(3))
+    instances.broken = {"demo@2.service"}
+    host.fail(**scaled(3, text="worse"))
+    assert host.run(**scaled(3))["changed"] is False
+
+
+def test_a_target_that_was_started_is_not_restarted_to_put_it_back(
+    host: Host, instances: Instances, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.run(**scaled(2))
+    instances.active -= {"demo.target"}
+    changed = scaled(2, text="worse") | {"ready": ["http://all"], "timeout": 0}
+    monkeypatch.setattr(
+        verified_service, "not_ready", lambda url, _: f"{url}: refused" if url == "http://all" else ""
+    )
+    host.fail(**changed)
+    assert "start demo.target" in instances.calls
+    assert "restart demo.target" not in instances.calls
+
+
+def test_a_link_in_place_of_a_file_is_not_followed(host: Host) -> None:
+    host.run()
+    (host.folder / "secret").write_text("of root")
+    (host.config / "demo.yml").unlink()
+    (host.config / "demo.yml").symlink_to(host.folder / "secret")
+    with pytest.raises(NotAFileError, match=r"demo\.yml is no regular file"):
+        host.run()
+    (host.config / "demo.yml").unlink()
+    os.mkfifo(host.config / "demo.yml")
+    with pytest.raises(NotAFileError):
+        host.run()
 
 
 def test_an_added_instance_that_fails_is_gone_again(host: Host, instances: Instances) -> None:

@@ -52,7 +52,7 @@ options:
         default: []
 attributes:
   check_mode:
-    description: A RabbitMQ that is not installed yet is passed over in check mode.
+    description: A RabbitMQ that is not installed or not up yet is passed over in check mode.
     support: full
   diff_mode:
     description: Shows names and permissions, never passwords.
@@ -86,6 +86,8 @@ SALT_BYTES = 4
 RIGHTS = ("configure", "write", "read")
 ACCOUNT = "rabbitmq"
 """As whom ``rabbitmqctl`` runs when root calls it."""
+DOWN = 69
+"""How ``rabbitmqctl`` ends when RabbitMQ is not up."""
 TIMEOUT_SECONDS = 300
 """For one command; each starts an Erlang of its own, which takes a while on a busy host."""
 
@@ -180,6 +182,8 @@ class Control:
         """Run the command and return what it says."""
         limited = ["timeout", str(TIMEOUT_SECONDS), self.program, "--silent", *arguments]
         code, out, err = self.module.run_command(limited)
+        if code == DOWN and self.module.check_mode:
+            self.module.exit_json(changed=True)
         if code:
             reason = err.strip() or out.strip() or f"no answer within {TIMEOUT_SECONDS} s"
             self.module.fail_json(msg=f"rabbitmqctl {arguments[0]} failed: {reason}")

@@ -213,3 +213,11 @@ def test_the_words_of_a_command_that_fails_are_told(broker: Broker) -> None:
     (broker.folder / "rabbitmqctl").write_text("#!/bin/sh\necho 'Error: no node' >&2\nexit 69\n")
     with pytest.raises(FailedError, match="rabbitmqctl export_definitions failed: Error: no node"):
         broker.run(SHOP)
+
+
+def test_a_check_passes_over_a_rabbitmq_that_is_not_up(broker: Broker) -> None:
+    (broker.folder / "rabbitmqctl").write_text("#!/bin/sh\necho 'Error: no node' >&2\nexit 69\n")
+    assert broker.run(SHOP, check_mode=True) == {"changed": True}
+    (broker.folder / "rabbitmqctl").write_text("#!/bin/sh\necho 'Error: no cookie' >&2\nexit 70\n")
+    with pytest.raises(FailedError, match="no cookie"):
+        broker.run(SHOP, check_mode=True)

@@ -410,6 +410,7 @@ EMPTY = [
     Empty("fleetwatch-metrics-api", ".*", "no usage API is there", without="metrics_api_points_total"),
     Empty("fleetwatch-metrics-api", "Time for an answer", "nobody asks it anything yet", When.AT_TIMES),
     Empty("fleetwatch-slo", ".*", "no objective is set", without="slo:objective:ratio"),
+    Empty("fleetwatch-slo", ".*", "nothing was asked yet", without="slo:sli_error:ratio_rate5m"),
     Empty("fleetwatch-grafana", ".*", "no Grafana is there", without="grafana_build_info"),
     Empty("fleetwatch-grafana", ".*", "nobody asks it anything yet", When.AT_TIMES),
     Empty("fleetwatch-rabbitmq", ".*", "no RabbitMQ is there", without="rabbitmq_build_info"),

@@ -9,6 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -128,6 +129,17 @@ class Fleet:
         token = SETTINGS["alert_receiver_webhook_token"]
         call("POST", f"{self.urls.receiver}/alerts", {"alerts": [alert]}, token)
         return name
+
+    def visit_shop(self) -> None:
+        """Ask the transactions service for some of everything, whatever it answers."""
+        url = self.url("shop", 8000)
+        for method, path, body in (
+            ("GET", "transactions", None),
+            ("POST", "transactions/create", {"amount": "1.50", "currency": "EUR"}),
+            ("GET", "error", None),
+        ):
+            with suppress(ApiError):
+                call(method, f"{url}/{path}", body)
 
     def reboot(self, name: str) -> None:
         """Restart a host, as a power cycle does."""

@@ -30,13 +30,14 @@ def test_every_panel_has_data(fleet: Fleet, capsys: pytest.CaptureFixture[str]) 
     fleet.post_alert()  # a channel has no metrics before it sent something
 
     def without_problem() -> list[panels.Answer]:
+        fleet.visit_shop()
         # Rates over some minutes need some minutes since the start, or since a reboot of another test.
         answers, prometheus = ask(fleet)
         wrong = panels.problems(answers, prometheus, panels.EMPTY)
         assert not wrong, "\n".join(wrong)
         return answers
 
-    answers = wait_for(without_problem, 180)
+    answers = wait_for(without_problem, 400)
     with capsys.disabled():
         print("", *panels.report(answers), sep="\n")  # noqa: T201 - how long each panel took
     assert panels.quantile(answers, 0.95) < MAX_SECONDS

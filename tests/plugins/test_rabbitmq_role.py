@@ -29,6 +29,7 @@ def check(folder: Path, settings: str) -> tuple[int, str]:
 
 def test_good_settings_pass(tmp_path: Path) -> None:
     assert check(tmp_path, GOOD) == (0, "")
+    assert check(tmp_path, "listeners.tcp = none\n") == (0, ""), "for no address"
 
 
 @pytest.mark.parametrize(

@@ -328,7 +328,7 @@ def test_schema_follows_its_statements(server: PostgresServer, monkeypatch: pyte
     assert Objects(there, wanted(schemas=[schema]), check_mode=False).run() == [
         "make schema fleetwatch in postgres"
     ]
-    changed = {**schema, "sql": f"{TABLE}CREATE TABLE more (n int); -- the last"}
+    changed = {**schema, "sql": f"{TABLE}CREATE TABLE more (n int) -- the last"}
     Objects(there, wanted(schemas=[changed]), check_mode=False).run()
     there.execute("SELECT n FROM fleetwatch.more")
     wrong = {**schema, "sql": "CREATE TABLE half (n int); CREATE TABEL other (n int)"}

@@ -438,7 +438,10 @@ EMPTY = [
         When.AT_TIMES,
     ),
     Empty(
-        "fleetwatch-transactions", "CPU|Memory", "no collector of units is there", without="host_unit_tasks"
+        "fleetwatch-transactions",
+        "CPU|Memory",
+        "no collector of units is there",
+        without='host_unit_tasks{unit=~"transactions-.+"}',
     ),
     Empty("fleetwatch-units", "Nearest to their limit", NO_CONTROLLERS),
     Empty("fleetwatch-units", "Most disk traffic|Disk traffic", NO_CONTROLLERS),

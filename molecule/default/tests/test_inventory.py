@@ -99,7 +99,7 @@ def pair(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
     yield inventory(tmp_path, {group: {"hosts": {"node2": {}}} for group in groups})
     assert fleet.play().code == 0
     fleet.host("node2").check_output("systemctl disable --now prometheus alertmanager node_exporter")
-    wait_for(lambda: len(fleet.query("up == 1")) == len(fleet.query("up")) > 0)
+    wait_for(lambda: len(fleet.query("up == 1")) == len(fleet.query("up")) > 0, 180)
 
 
 def active_alertmanagers(fleet: Fleet, host: str) -> set[str]:
@@ -113,11 +113,11 @@ def test_two_in_a_group_are_a_pair(fleet: Fleet, pair: Path) -> None:
     run = fleet.play(inventory=pair)
     assert run.code == 0, run.error
     both = {"monitor:9093", "node2:9093"}
-    wait_for(lambda: all(active_alertmanagers(fleet, host) == both for host in ("monitor", "node2")))
+    wait_for(lambda: all(active_alertmanagers(fleet, host) == both for host in ("monitor", "node2")), 180)
     status = f"{fleet.urls.alertmanager}/api/v2/status"
-    wait_for(lambda: len(call("GET", status)["cluster"]["peers"]) == 2)
+    wait_for(lambda: len(call("GET", status)["cluster"]["peers"]) == 2, 180)
 
-    follow(fleet.urls, TOKENS, Plan(host="sim-db-01"))
+    follow(fleet.urls, TOKENS, Plan(host="sim-db-01", patience=4))
     assert len(fleet.mails("sim-db-01")) == 2, "one mail for its begin and one for its end"
 
 

@@ -9,7 +9,7 @@ from lab.alert import Plan, call, follow
 
 def test_incident_reaches_the_mailbox_and_so_does_its_end(fleet: Fleet) -> None:
     host = "sim-web-01"
-    stations = follow(fleet.urls, TOKENS, Plan(host=host))
+    stations = follow(fleet.urls, TOKENS, Plan(host=host, patience=4))
     names = [station.name for station in stations]
     assert names.index("receiver committed") < names.index("message in the mailbox")
     assert names[-1] == "resolved message in the mailbox"

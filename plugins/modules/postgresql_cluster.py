@@ -142,6 +142,10 @@ from ansible_collections.fleetwatch.monitoring.plugins.module_utils.postgresql i
     Session,
     find_cluster,
 )
+from ansible_collections.fleetwatch.monitoring.plugins.module_utils.systemd import (  # noqa: E402
+    Systemd,
+    SystemdError,
+)
 
 UNIT_DIR = Path("/etc/systemd/system")
 # Marks a change that was written but not yet activated. A reboot activates it, hence /run.
@@ -258,6 +262,8 @@ class Configuration:
         self.module = module
         self.params: dict[str, Any] = module.params
         self.cluster = cluster
+        # PostgreSQL has a log of its own, for all units.
+        self.systemctl = Systemd(module, lambda _: self._log())
         self.session = Session(module.run_command, cluster)
         gid = grp.getgrnam(ADMINISTRATOR).gr_gid
         memory = self.params["memory"] or host_memory()
@@ -293,7 +299,7 @@ class Configuration:
 
     def _plan(self) -> str:
         """Return what is to be done to the server."""
-        state = self._show(self.cluster.unit)
+        state = self.systemctl.show(self.cluster.unit)
         if state.get("ActiveState") != "active" or self.cluster.socket() is None:
             return "restart" if state.get("ActiveState") in {"active", "activating"} else "start"
         if self.drop_in in self.changes or state.get("NeedDaemonReload") == "yes":
@@ -302,13 +308,7 @@ class Configuration:
             return "reload"
         if self.params["restart"] and self._waiting_for_restart():
             return "restart"
-        return "" if self._show(ALL_CLUSTERS).get("UnitFileState") == "enabled" else "enable"
-
-    def _show(self, unit: str) -> dict[str, str]:
-        _, out, _ = self._systemctl(
-            "show", "-p", "ActiveState,UnitFileState,NRestarts,NeedDaemonReload", unit
-        )
-        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
+        return "" if self.systemctl.show(ALL_CLUSTERS).get("UnitFileState") == "enabled" else "enable"
 
     def _waiting_for_restart(self) -> list[str]:
         rows = self.session.rows("SELECT name FROM pg_settings WHERE pending_restart ORDER BY name")
@@ -363,7 +363,7 @@ class Configuration:
                 file.path.parent.mkdir(mode=DIR_MODE, exist_ok=True)
                 file.apply()
             plan = self._activate(plan)
-        except (PostgresError, OSError) as error:
+        except (PostgresError, SystemdError, OSError) as error:
             outcome = self._put_back(plan)
             self.module.fail_json(msg=f"postgresql: {error}\n{outcome}")
         self.pending.unlink(missing_ok=True)
@@ -376,10 +376,10 @@ class Configuration:
         if not self.changes:
             return "No file had been changed."
         try:
-            self._must("daemon-reload")
+            self.systemctl.must("daemon-reload")
             down = self.cluster.socket() is None
             self._activate("restart" if down or plan != "reload" else "reload")
-        except PostgresError as error:
+        except (PostgresError, SystemdError) as error:
             return f"The files from before are back, but the server is still not well: {error}"
         self.pending.unlink(missing_ok=True)
         return "The files from before are back and the server runs with them."
@@ -387,9 +387,9 @@ class Configuration:
     def _activate(self, plan: str) -> str:
         """Do what is planned, and restart when the server says that a setting needs it."""
         if self.drop_in in self.changes or plan in {"start", "restart"}:
-            self._must("daemon-reload")
+            self.systemctl.must("daemon-reload")
         if plan:
-            self._must("enable", "--quiet", ALL_CLUSTERS)
+            self.systemctl.must("enable", "--quiet", ALL_CLUSTERS)
         if plan == "reload":
             self._check_hba()
             self._reload()
@@ -401,9 +401,9 @@ class Configuration:
                     f"These settings wait until {self.cluster.unit} is restarted: {', '.join(waiting)}"
                 )
         if plan in {"start", "restart"}:
-            self._systemctl("reset-failed", self.cluster.unit)
-            self._must("restart", self.cluster.unit)
-            self._must("start", ALL_CLUSTERS)
+            self.systemctl("reset-failed", self.cluster.unit)
+            self.systemctl.must("restart", self.cluster.unit)
+            self.systemctl.must("start", ALL_CLUSTERS)
             self._wait_ready()
         if plan:
             self._check_taken()
@@ -413,7 +413,7 @@ class Configuration:
         """Reload, and see that the server read its files again."""
         loaded = "SELECT pg_conf_load_time()::text AS at"
         before = self.session.rows(loaded)
-        self._must("reload", self.cluster.unit)
+        self.systemctl.must("reload", self.cluster.unit)
         deadline = time.monotonic() + self.params["timeout"]
         while self.session.rows(loaded) == before:
             if time.monotonic() > deadline:
@@ -423,9 +423,7 @@ class Configuration:
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + self.params["timeout"]
         while self.cluster.socket() is None:
-            state = self._show(self.cluster.unit)
-            if state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) > 0:
-                raise PostgresError(f"{self.cluster.unit} does not stay up.\n{self._log()}")
+            self.systemctl.stays_up(self.cluster.unit)
             if time.monotonic() > deadline:
                 raise PostgresError(f"not ready after {self.params['timeout']} s.\n{self._log()}")
             time.sleep(POLL_SECONDS)
@@ -466,16 +464,6 @@ class Configuration:
             ["runuser", "-u", ADMINISTRATOR, "--", *command], data=text, binary_data=True, cwd="/"
         )
         return result
-
-    def _systemctl(self, *arguments: str) -> tuple[int, str, str]:
-        result: tuple[int, str, str] = self.module.run_command(["systemctl", *arguments])
-        return result
-
-    def _must(self, *arguments: str) -> None:
-        code, out, err = self._systemctl(*arguments)
-        if code:
-            said = err.strip() or out.strip()
-            raise PostgresError(f"systemctl {' '.join(arguments)} failed: {said}\n{self._log()}")
 
 
 def main() -> None:

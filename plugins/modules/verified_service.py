@@ -176,6 +176,10 @@ from ansible_collections.fleetwatch.monitoring.plugins.module_utils.managed_file
     NotAFileError,
     write,
 )
+from ansible_collections.fleetwatch.monitoring.plugins.module_utils.systemd import (  # noqa: E402
+    Systemd,
+    SystemdError,
+)
 
 UNIT_DIR = Path("/etc/systemd/system")
 # Marks a change that was written but not yet activated. A reboot activates it, hence /run.
@@ -184,7 +188,6 @@ FILE_MODE = 0o640
 DIR_MODE = 0o750
 UNIT_MODE = 0o644
 POLL_SECONDS = 0.2
-JOURNAL_LINES = 15
 NO_GROUP = -1
 """Stands for the group of a user that is yet to be made."""
 
@@ -200,6 +203,7 @@ class VerifiedService:
         """Compare what the task asks for with what the host has."""
         self.module = module
         self.params: dict[str, Any] = module.params
+        self.systemctl = Systemd(module)
         self.name: str = self.params["name"]
         for template in self.params["instances"]:
             if template not in self.params["units"] or "@." not in template:
@@ -216,6 +220,8 @@ class VerifiedService:
         """Instances that did not belong to the service before."""
         self.completing = False
         """Whether an earlier change is still to be activated."""
+        self.excused: list[str] = []
+        """URLs that are not waited for: to put a change back, those that were not ready before it."""
         self.config_dir = Path(self.params["config_dir"] or "/nonexistent")
         self.gid = primary_group(self.params["user"])
         self.user_missing = self.gid == NO_GROUP
@@ -319,19 +325,13 @@ class VerifiedService:
 
     # Planning
 
-    def _show(self, unit: str) -> dict[str, str]:
-        _, out, _ = self._systemctl(
-            "show", "-p", "ActiveState,UnitFileState,MainPID,NRestarts,NeedDaemonReload", unit
-        )
-        return dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
-
     def _plan(self, files: list[ManagedFile], units: list[ManagedFile]) -> dict[str, str]:
         """Return what is to be done to each unit: start, restart or reload."""
         relevant = any(not self._is_live(file) for file in files) or self.pending.exists()
         changed_units = {file.path.name for file in units}
         plan = {}
         for unit in self.units:
-            state = self._show(unit)
+            state = self.systemctl.show(unit)
             if state.get("ActiveState") not in {"active", "reloading"}:
                 plan[unit] = "start" if state.get("ActiveState") in {"inactive", None} else "restart"
                 if template_of(unit) != unit and state.get("UnitFileState") != "enabled":
@@ -356,7 +356,7 @@ class VerifiedService:
         found: set[str] = set()
         for template in self.params["instances"]:
             pattern = template.replace("@.", "@*.")
-            _, out, _ = self._systemctl("list-units", "--all", "--plain", "--no-legend", pattern)
+            _, out, _ = self.systemctl("list-units", "--all", "--plain", "--no-legend", pattern)
             lines = (line.split() for line in out.splitlines())
             found |= {name for name, _, active, *_ in lines if active != "inactive"}
             found |= {path.name for path in UNIT_DIR.glob(f"*.wants/{pattern}")}
@@ -376,6 +376,8 @@ class VerifiedService:
         applied: list[ManagedFile] = []
         PENDING_DIR.mkdir(mode=0o755, exist_ok=True)
         self.completing = self.pending.exists()
+        urls = [*self.params["ready"], *self.params["rolling"].values()] if plan else []
+        silent = [url for url in urls if not_ready(url, self.params["certificate"])]
         if plan:
             self.pending.touch()
         try:
@@ -384,7 +386,8 @@ class VerifiedService:
                 applied.append(file)
                 file.apply()
             self._activate(plan, reload_units=bool(units))
-        except (ActivationError, OSError) as error:
+        except (ActivationError, SystemdError, OSError) as error:
+            self.excused = silent
             outcome = self._put_back(applied, plan, reload_units=bool(units))
             self.module.fail_json(msg=f"{self.name}: {error}\n{outcome}")
         self.pending.unlink(missing_ok=True)
@@ -395,11 +398,11 @@ class VerifiedService:
         new = [unit for unit in self.units if template_of(unit) in files]
         gone = [*new, *(unit for unit in self.added if unit not in new)]
         if gone:
-            self._systemctl("disable", "--now", *gone)
+            self.systemctl("disable", "--now", *gone)
         for file in reversed(applied):
             file.restore()
         if len(new) == len(self.units):
-            self._systemctl("daemon-reload")
+            self.systemctl("daemon-reload")
             self.pending.unlink(missing_ok=True)
             return "It had never run here, so the new files were removed again."
         if not applied:
@@ -415,8 +418,13 @@ class VerifiedService:
                 },
                 reload_units=reload_units,
             )
-        except ActivationError as error:
+        except (ActivationError, SystemdError) as error:
             return f"The files from before are back, but the service is still not well: {error}"
+        removed = [self.params["rolling"].get(unit) for unit in gone]
+        silent = [url for url in self.excused if url not in removed]
+        if silent:
+            words = f"As before the change, there is no answer at {', '.join(silent)}."
+            return f"The files from before are back and the service was started with them. {words}"
         if not self.completing:  # else those not reached may still run with what an earlier run left
             self.pending.unlink(missing_ok=True)
         return "The files from before are back and the service runs with them."
@@ -434,25 +442,25 @@ class VerifiedService:
 
     def _mask(self, units: list[str]) -> None:
         if units:
-            self._systemctl("disable", "--now", *units)
-            self._must("mask", *units)
+            self.systemctl("disable", "--now", *units)
+            self.systemctl.must("mask", *units)
 
     def _activate(self, plan: dict[str, str], *, reload_units: bool) -> None:
         if reload_units:
-            self._must("daemon-reload")
+            self.systemctl.must("daemon-reload")
         if not plan:
             return
         surplus = [unit for unit, verb in plan.items() if verb == "stop"]
         if len(surplus) < len(plan):
-            self._must("enable", "--quiet", *(unit for unit in plan if unit not in surplus))
+            self.systemctl.must("enable", "--quiet", *(unit for unit in plan if unit not in surplus))
         started = [unit for unit, verb in plan.items() if verb in {"start", "restart"}]
         for unit, verb in plan.items():
             if unit in surplus:
                 continue
             self.touched.add(unit)
             if unit in started:
-                self._systemctl("reset-failed", unit)
-                self._must(verb, unit)
+                self.systemctl("reset-failed", unit)
+                self.systemctl.must(verb, unit)
             elif verb == "reload":
                 self._reload(unit)
             if verb != "enable" and unit in self.params["rolling"]:
@@ -460,37 +468,35 @@ class VerifiedService:
         self._wait_ready(started, self.params["ready"])
         for unit in surplus:
             self.touched.add(unit)
-            self._must("disable", "--now", "--quiet", unit)
-            self._systemctl("reset-failed", unit)
+            self.systemctl.must("disable", "--now", "--quiet", unit)
+            self.systemctl("reset-failed", unit)
 
     def _reload(self, unit: str) -> None:
         """Reload, and see in the service's metrics that it took the new configuration."""
         check = self.params["reload_check"]
         if not check:
-            self._must("reload", unit)
+            self.systemctl.must("reload", unit)
             return
         before = read_metric(check, "last_reload_success_timestamp_seconds")
         # After an earlier failure the metric says so until this reload succeeds, and tells nothing of it.
         failed_before = read_metric(check, "last_reload_successful") == 0
-        self._must("reload", unit)
+        self.systemctl.must("reload", unit)
         deadline = time.monotonic() + self.params["timeout"]
         while time.monotonic() < deadline:
             if not failed_before and read_metric(check, "last_reload_successful") == 0:
-                raise ActivationError(f"refused the new configuration.\n{self._journal(unit)}")
+                raise ActivationError(f"refused the new configuration.\n{self.systemctl.log(unit)}")
             if read_metric(check, "last_reload_success_timestamp_seconds") not in {before, None}:
                 return
             time.sleep(POLL_SECONDS)
-        raise ActivationError(f"did not take the new configuration in time.\n{self._journal(unit)}")
+        raise ActivationError(f"did not take the new configuration in time.\n{self.systemctl.log(unit)}")
 
     def _wait_ready(self, started: list[str], urls: list[str]) -> None:
         deadline = time.monotonic() + self.params["timeout"]
-        waiting = list(urls)
+        waiting = [url for url in urls if url not in self.excused]
         reason = ""
         while True:
             for unit in started:
-                state = self._show(unit)
-                if state.get("ActiveState") == "failed" or int(state.get("NRestarts") or 0) > 0:
-                    raise ActivationError(f"{unit} does not stay up.\n{self._journal(unit)}")
+                self.systemctl.stays_up(unit)
             while waiting:
                 reason = not_ready(waiting[0], self.params["certificate"])
                 if reason:
@@ -501,29 +507,9 @@ class VerifiedService:
             if time.monotonic() > deadline:
                 unit = started[0] if started else self.units[0]
                 raise ActivationError(
-                    f"not ready after {self.params['timeout']} s: {reason}\n{self._journal(unit)}"
+                    f"not ready after {self.params['timeout']} s: {reason}\n{self.systemctl.log(unit)}"
                 )
             time.sleep(POLL_SECONDS)
-
-    # Helpers
-
-    def _journal(self, unit: str) -> str:
-        _, out, _ = self.module.run_command(
-            ["journalctl", "--no-pager", "-o", "cat", "-n", str(JOURNAL_LINES), "-u", unit]
-        )
-        return f"Its last log lines:\n{out.strip()}"
-
-    def _systemctl(self, *arguments: str) -> tuple[int, str, str]:
-        result: tuple[int, str, str] = self.module.run_command(["systemctl", *arguments])
-        return result
-
-    def _must(self, *arguments: str) -> None:
-        code, out, err = self._systemctl(*arguments)
-        if code:
-            raise ActivationError(
-                f"systemctl {' '.join(arguments)} failed: {err.strip() or out.strip()}\n"
-                f"{self._journal(self.units[0])}"
-            )
 
 
 def instances_of(unit: str, count: int | str | None) -> list[str]:

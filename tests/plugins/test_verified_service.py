@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -229,7 +230,26 @@ def test_not_ready_in_time_is_taken_back(host: Host) -> None:
     before = host.content()
     message = host.fail(files={"demo.yml": "deaf"}, ready=["http://127.0.0.1:1/ready"])
     assert "not ready after 1 s: http://127.0.0.1:1/ready" in message
-    assert host.content() == before | {"run/demo.pending": ""}, "it is not well yet"
+    assert "As before the change, there is no answer at http://127.0.0.1:1/ready." in message
+    assert host.content() == before | {"run/demo.pending": ""}, "nobody saw it well"
+
+
+def test_what_did_not_answer_before_is_not_waited_for_to_put_a_change_back(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the new URL of a service whose port the change was to move."""
+    host.run()
+    asked = []
+
+    def not_ready(url: str, _: str | None) -> str:
+        asked.append((url, (host.config / "demo.yml").read_text()))
+        return "" if url == "http://old" else f"{url}: refused"
+
+    monkeypatch.setattr(verified_service, "not_ready", not_ready)
+    message = host.fail(files={"demo.yml": "moved"}, ready=["http://old", "http://new"], timeout=0)
+    assert "was started with them. As before the change, there is no answer at http://new." in message
+    assert asked[:2] == [("http://old", "good"), ("http://new", "good")]
+    assert set(asked[2:]) == {("http://old", "moved"), ("http://new", "moved"), ("http://old", "good")}
 
 
 def test_check_mode_checks_and_changes_nothing(host: Host) -> None:
@@ -362,6 +382,7 @@ class Instances:
         if verb in {"start", "restart"}:
             self.active |= {*units}
             self.broken -= self.failed & {*units}
+            self.failed |= self.broken & {*units}
         elif verb == "enable":
             self.enabled |= {*units}
         elif verb == "disable":
@@ -372,12 +393,12 @@ class Instances:
     def not_ready(self, url: str, certificate: str | None = None) -> str:
         unit = url.removeprefix("http://")
         self.calls.append(f"ask {unit}")
-        self.failed |= {unit} & self.broken
-        return f"{url}: refused" if unit in self.broken or unit not in self.active else ""
+        return f"{url}: refused" if unit in self.failed & self.broken or unit not in self.active else ""
 
     def done(self) -> list[str]:
-        """Return what was done to the instances, without what is asked twice."""
-        return [call for call in self.calls if call.split()[0] in {"start", "restart", "ask", "disable"}]
+        """Return what was done to the instances, without what was asked before."""
+        calls = [call for call in self.calls if call.split()[0] in {"start", "restart", "ask", "disable"}]
+        return list(itertools.dropwhile(lambda call: call.startswith("ask "), calls))
 
 
 TEMPLATE = "demo@.service"
@@ -465,7 +486,7 @@ def test_what_could_not_be_put_back_is_completed_by_the_next_run(
 ) -> None:
     host.run(**scaled(3))
     with monkeypatch.context() as patch:
-        ready = iter([""])  # the first instance takes the change; from then on nothing is ready
+        ready = iter([""] * 4)  # all are ready, the first takes the change; from then on nothing is ready
         patch.setattr(verified_service, "not_ready", lambda url, _: next(ready, f"{url}: refused"))
         assert "the service is still not well" in host.fail(**scaled(3, text="worse"))
     # The second instance runs with the worse file still, and a change that fails early does not reach it.
@@ -516,6 +537,15 @@ def test_an_added_instance_that_fails_is_gone_again(host: Host, instances: Insta
     assert "demo@2.service: refused" in host.fail(**scaled(2))
     assert instances.active == instances.enabled == {"demo@1.service", "demo.target"}
     assert "restart demo@1.service" not in instances.calls
+
+
+def test_an_added_instance_that_fails_with_a_new_file_is_not_expected_to_answer(
+    host: Host, instances: Instances
+) -> None:
+    host.run(**scaled(1))
+    instances.broken = {"demo@2.service"}
+    assert "the service runs with them" in host.fail(**scaled(2, text="worse"))
+    assert host.run(**scaled(1))["changed"] is False
 
 
 def test_first_instances_that_fail_leave_nothing(host: Host, instances: Instances) -> None:

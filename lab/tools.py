@@ -1,7 +1,7 @@
-"""promtool, amtool and the programs they belong to, in ``.cache/tools/bin``.
+"""promtool, amtool and the programs they belong to, and the blackbox exporter, in ``.cache/tools/bin``.
 
 They are unpacked from this machine's own Debian packages and not installed, since installing
-them would start Prometheus and Alertmanager here.
+them would start their services here.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from pathlib import Path
 from lab import CACHE, apt
 from lab.console import Console, output
 
-PACKAGES = ("prometheus", "prometheus-alertmanager")
-PROGRAMS = ("promtool", "prometheus", "amtool", "prometheus-alertmanager")
+PACKAGES = ("prometheus", "prometheus-alertmanager", "prometheus-blackbox-exporter")
+PROGRAMS = ("promtool", "prometheus", "amtool", "prometheus-alertmanager", "prometheus-blackbox-exporter")
 BIN = CACHE / "tools" / "bin"
 SHARE = CACHE / "tools" / "share"
 """What stands for /usr/share to Alertmanager, whose templates are there."""
@@ -35,7 +35,7 @@ def ensure(console: Console) -> Path:
     """
     if complete():
         return BIN
-    with console.phase(f"Checkers: promtool and amtool, unpacked to {BIN.relative_to(CACHE.parent)}"):
+    with console.phase(f"Programs for checks and tests, unpacked to {BIN.relative_to(CACHE.parent)}"):
         CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as directory:
             tree = Path(directory) / "tree"

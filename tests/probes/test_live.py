@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socketserver
 import ssl
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +23,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 from ansible_collections.fleetwatch.monitoring.plugins.plugin_utils.fleet import Fleet
 
-from lab import CACHE, apt, tools
+from lab import tools
 from lab.console import Console
 from tests.common.services import answers, call, free_port, wait_until
 from tests.docs.test_how_tos import blocks
@@ -34,21 +32,13 @@ from tests.rules.test_alerts import alert_variables, load, render
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-PACKAGE = "prometheus-blackbox-exporter"
-PROGRAM = CACHE / "probes" / PACKAGE
 DEFAULTS: dict[str, Any] = load(ROOT / "roles/blackbox_exporter/defaults/main.yml")
 
 
 @pytest.fixture(scope="session")
 def exporter() -> Path:
-    """Return Debian's blackbox_exporter, unpacked and not installed."""
-    if not PROGRAM.exists():
-        PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=PROGRAM.parent) as directory:
-            (package,) = apt.download([PACKAGE], Path(directory), Console())
-            subprocess.run(["dpkg-deb", "--extract", package, directory], check=True)  # noqa: S603, S607
-            shutil.move(Path(directory) / "usr/bin" / PACKAGE, PROGRAM)
-    return PROGRAM
+    """Return Debian's blackbox_exporter."""
+    return tools.ensure(Console()) / "prometheus-blackbox-exporter"
 
 
 def check(exporter: Path, folder: Path, modules: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -194,8 +184,6 @@ def running(log: Path, *command: str | Path) -> Iterator[None]:
 
 
 def test_what_is_probed_is_seen_and_alerted_on(exporter: Path, ports: Ports, tmp_path: Path) -> None:
-    if not tools.complete():
-        pytest.fail("Prometheus is not there: `make tools` fetches it", pytrace=False)
     inventory = inventory_of(tmp_path, ports)
     modules = inventory["blackbox_exporter"]["vars"]["blackbox_exporter_extra_modules"]
     assert check(exporter, tmp_path, DEFAULTS["blackbox_exporter_modules"] | modules).returncode == 0

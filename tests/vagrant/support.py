@@ -228,8 +228,17 @@ class Clock:
     def __init__(self, host: Host) -> None:
         """Take the clock as it is for right, measured by the one that nobody can set."""
         self._host = host
+        self._right = self._booted()
+
+    def _booted(self) -> float:
+        """Return when the machine was started, by its clock."""
         started = "print(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))"
-        self._right = float(host.check_output(f"python3 -c 'import time; {started}'"))
+        return float(self._host.check_output(f"python3 -c 'import time; {started}'"))
+
+    @property
+    def offset(self) -> float:
+        """How wrong it is, in seconds."""
+        return self._booted() - self._right
 
     def set(self, offset: float) -> None:
         """Set it wrong by so many seconds; 0 sets it right. The kernel then takes it for unsynchronised."""

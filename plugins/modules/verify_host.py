@@ -400,8 +400,10 @@ def alert_rows(url: str, receivers: Mapping[str, tuple[str, str]], verify_id: st
         wait = partial(arrival_problem, verify_id=verify_id, deadline=began + limit)
         arrivals = dict(zip(receivers, pool.map(wait, receivers.values()), strict=True))
     why = why_not_delivered(url, verify_id) if any(problem for problem, _ in arrivals.values()) else ""
-    # End it now, so that it is no open incident for longer than needed.
-    fetch(f"{url}/api/v2/alerts", [{**alert, "endsAt": datetime.now(UTC).isoformat()}])
+    # End it now, so that it is no open incident for longer than needed. With the earliest end there is, since
+    # Alertmanager ignores one that is in its future.
+    ends = now + timedelta(milliseconds=1)
+    fetch(f"{url}/api/v2/alerts", [{**alert, "endsAt": ends.isoformat()}])
     return [
         verdict(
             "alertmanager",

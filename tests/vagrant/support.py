@@ -146,14 +146,17 @@ class AlertPath:
     def firing(self, name: str, dump: str = "") -> Iterator[None]:
         """Give Alertmanager an alert, which ends with the block.
 
+        An end that is in the future for its clock, which may be a second behind, would be ignored.
+
         dump: a further annotation, of any size.
         """
-        starts = datetime.now(UTC)
+        ends = datetime.now(UTC) - timedelta(minutes=1)
+        starts = ends - timedelta(seconds=1)
         self._tell(name, starts, starts + timedelta(hours=1), dump)
         try:
             yield
         finally:
-            self._tell(name, starts, datetime.now(UTC), dump)
+            self._tell(name, starts, ends, dump)
 
     def _tell(self, name: str, starts: datetime, ends: datetime, dump: str) -> None:
         alert = {

@@ -19,6 +19,7 @@ from tests.common.services import answers, call, free_port, wait_until
 
 BINARY = tools.BIN / "prometheus-alertmanager"
 TOKEN = "the-token-of-alertmanager"  # noqa: S105 - of the test
+_BEGAN = datetime.now(UTC) - timedelta(minutes=1)
 
 
 @dataclass
@@ -40,6 +41,8 @@ class Alertmanager:
     cluster_port: int = field(default_factory=free_port)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
+    began: datetime = _BEGAN
+    """Since when the alerts fire that it is told of."""
 
     @property
     def url(self) -> str:
@@ -109,13 +112,13 @@ class Alertmanager:
         }
 
     def fire(self, *alerts: str, ended: bool = False, **labels: str) -> None:
-        """Tell it, as Prometheus does, that alerts fire since a minute ago, or that they are over."""
+        """Tell it, as Prometheus does, that alerts fire since ``began``, or that they are over."""
         now = datetime.now(UTC)
         body = [
             {
                 "labels": {"alertname": name, "severity": "critical", **labels},
                 "annotations": {"summary": name},
-                "startsAt": _BEGAN.isoformat(),
+                "startsAt": self.began.isoformat(),
                 "endsAt": (now if ended else now + timedelta(hours=1)).isoformat(),
                 "generatorURL": "http://prometheus:9090/graph",
             }
@@ -166,6 +169,3 @@ def _with_share(directory: Path) -> list[str]:
         'mount --bind "$0" /usr/share && exec "$@"',
         str(directory),
     ]
-
-
-_BEGAN = datetime.now(UTC) - timedelta(minutes=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -77,6 +78,30 @@ def test_an_end_that_a_silence_swallowed(start: Start, stack: Stack, provider: P
     incident = _incident(stack)
     assert (incident.status, incident.resolved_by) == ("resolved", "reconciliation")
     assert am.delivered == 1, "Alertmanager told of the end itself"
+
+
+def test_an_alert_that_fires_again_before_its_end_could_be_told(
+    start: Start, stack: Stack, provider: Provider, port: int
+) -> None:
+    """Alertmanager takes it for the one that it told of: it would tell after its repeat_interval, an hour."""
+    am = start(port=port)
+    _fire(am, stack, provider)
+    stack.receiver.terminate()
+    am.resolve("A")
+    # It tries for 10 seconds each time to tell of the end, as which it takes the alert until the next time.
+    wait_until(lambda: am.metric("alertmanager_notifications_failed_total") >= 1)
+    am.began = datetime.now(UTC)
+    am.fire("A")
+    wait_until(lambda: am.metric("alertmanager_notifications_failed_total") >= 2)
+    stack.receiver.start()
+    wait_until(lambda: stack.count() == 2, _GRACE * 3 + 10)
+    wait_until(lambda: ("A", "resolved") in provider.known)
+    before, after = stack.incidents()
+    assert (before.status, before.resolved_by) == ("resolved", "reconciliation")
+    assert (after.status, after.summary, after.labels) == ("firing", "A", before.labels)
+    assert (after.receiver, after.external_url) == (before.receiver, before.external_url)
+    stack.wait_delivered()
+    assert [row[1] for row in stack.rows()] == ["firing", "resolved", "firing"]
 
 
 def test_an_alert_that_a_restart_forgot(start: Start, stack: Stack, provider: Provider, port: int) -> None:

@@ -26,9 +26,9 @@ _IN_NAMESPACE = (
 class Alertmanager:
     url: str
 
-    def post(self, name: str, starts_at: str, ends_at: str | None = None) -> None:
+    def post(self, name: str, starts_at: str, ends_at: str | None = None, **annotations: str) -> None:
         """Tell it of an alert, as Prometheus does."""
-        alert = {"labels": {"alertname": name}, "startsAt": starts_at}
+        alert = {"labels": {"alertname": name}, "annotations": annotations, "startsAt": starts_at}
         body = [alert | ({"endsAt": ends_at} if ends_at else {})]
         assert call("POST", f"{self.url}/api/v2/alerts", body).status == 200
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from threading import Event, Lock
 from typing import Any, ClassVar
 
@@ -164,6 +166,25 @@ def test_stopping_lets_the_attempt_under_way_finish(post: Post) -> None:
     with post.dispatcher({"mail": provider}):
         wait_until(lambda: provider.messages)
     assert (post.notification().state, post.notification().provider_id) == (State.SENT, "1")
+
+
+def test_systemd_hears_from_it_as_long_as_its_loop_turns(
+    post: Post, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    hangs = Event()
+    claim = post.store.claim
+    monkeypatch.setattr(post.store, "claim", lambda *args, **kwargs: hangs.wait(5) and claim(*args, **kwargs))
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "400000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(0.5)
+        with post.dispatcher({"mail": Provider()}):
+            assert systemd.recv(100) == b"WATCHDOG=1"
+            with pytest.raises(TimeoutError):
+                systemd.recv(100)
+            hangs.set()
+            assert [systemd.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
 
 
 @pytest.mark.slow

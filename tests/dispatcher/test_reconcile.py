@@ -67,7 +67,9 @@ def _fire(post: Post, alertmanager: Alertmanager, name: str = "A", starts_at: st
 
 def _receive(post: Post, alertmanager: Alertmanager, name: str = "A", **fields: str) -> None:
     fingerprint = alertmanager.alert(name)["fingerprint"]
-    post.accept(alert(name, fingerprint=fingerprint, **fields), externalURL=alertmanager.url)
+    post.accept(
+        alert(name, fingerprint=fingerprint, **fields), externalURL=alertmanager.url, receiver="nobody"
+    )
 
 
 def _end(alertmanager: Alertmanager, name: str = "A", starts_at: str = AGO) -> None:
@@ -173,15 +175,103 @@ def test_one_of_two_knows_it(
     assert post.incidents()[0].missing_since is None
 
 
+def _again(post: Post, alertmanager: Alertmanager) -> str:
+    """Let an alert end and fire again in Alertmanager, of which it does not tell; return its new start."""
+    _fire(post, alertmanager)
+    _end(alertmanager)
+    starts_at = datetime.now(UTC).isoformat()
+    alertmanager.post("A", starts_at, summary="A again\0")
+    return starts_at
+
+
+def _states(post: Post) -> list[tuple[str, str | None]]:
+    return [(incident.status, incident.resolved_by) for incident in post.incidents()]
+
+
 def test_a_later_occurrence_ends_this_one(
     post: Post, alertmanager: Alertmanager, reconciliation: Reconciliation
 ) -> None:
+    _receive(post, alertmanager, startsAt=_again(post, alertmanager))
+    reconciliation()
+    assert _states(post) == [("resolved", "reconciliation"), ("firing", None)]
+    time.sleep(GRACE)
+    assert _value(reconciliation(), "opened_total") == 0
+
+
+def test_a_later_occurrence_that_alertmanager_takes_for_told_is_told(
+    post: Post, alertmanager: Alertmanager, reconciliation: Reconciliation
+) -> None:
+    starts_at = _again(post, alertmanager)
+    reconciliation()
+    assert _states(post) == [("firing", None)], "Alertmanager may still tell of it; it is no all-clear"
+    time.sleep(GRACE)
+    registry = reconciliation()
+    assert _states(post) == [("resolved", "reconciliation"), ("firing", None)]
+    assert (_value(registry, "opened_total"), _value(registry, "closed_total")) == (1, 1)
+    before, after = post.incidents()
+    assert [row.transition for row in after.notifications] == ["firing"]
+    assert before.notifications[-1].id < after.notifications[0].id, "the last message would be an all-clear"
+    assert after.annotations == {"summary": "A again\ufffd"}, "no database can hold a NUL"
+    assert (after.labels, after.external_url) == (before.labels, before.external_url)
+    # Alertmanager repeats it in the end, with more digits of the time than its API gives.
+    _receive(post, alertmanager, startsAt=starts_at)
+    reconciliation()
+    assert len(post.incidents()) == 2
+    _receive(post, alertmanager, startsAt=starts_at, status="resolved", endsAt=starts_at)
+    assert _states(post) == [("resolved", "reconciliation"), ("resolved", None)]
+
+
+def test_what_fires_anew_after_reconciliation_closed_it_is_told(
+    post: Post, alertmanager: Alertmanager, reconciliation: Reconciliation
+) -> None:
+    """Alertmanager's notification log outlives a restart, so it takes this for told too."""
     _fire(post, alertmanager)
     _end(alertmanager)
+    reconciliation()
+    time.sleep(GRACE)
+    reconciliation()
+    assert _states(post) == [("resolved", "reconciliation")]
     alertmanager.post("A", datetime.now(UTC).isoformat())
+    time.sleep(GRACE)
+    reconciliation()
+    assert _states(post) == [("resolved", "reconciliation"), ("firing", None)]
+
+
+def test_after_an_end_that_was_told_alertmanager_tells_of_the_next_itself(
+    post: Post, alertmanager: Alertmanager, reconciliation: Reconciliation
+) -> None:
+    """In its own time: a route of it may be mute for hours."""
+    _again(post, alertmanager)
+    _receive(post, alertmanager, startsAt=AGO, status="resolved", endsAt=LATER)
+    time.sleep(GRACE)
+    assert _value(reconciliation(), "opened_total") == 0
+    assert _states(post) == [("resolved", None)]
+
+
+def test_a_later_occurrence_that_is_silenced_is_told_of_after_the_silence(
+    post: Post, alertmanager: Alertmanager, reconciliation: Reconciliation
+) -> None:
+    _again(post, alertmanager)
+    silence = alertmanager.silence("A")
+    time.sleep(GRACE)
     reconciliation()
     (incident,) = post.incidents()
-    assert (incident.status, incident.resolved_by) == (Status.RESOLVED, "reconciliation")
+    assert (incident.status, incident.silenced) == (Status.FIRING, "silenced")
+    alertmanager.unsilence("A", silence)
+    reconciliation()
+    assert _states(post) == [("resolved", "reconciliation"), ("firing", None)]
+
+
+def test_a_later_occurrence_that_goes_to_others_is_none_of_ours(
+    post: Post, alertmanager: Alertmanager, reconciliation: Reconciliation
+) -> None:
+    _again(post, alertmanager)
+    with post.store.write() as session:
+        session.execute(update(Incident).values(receiver="somebody"))
+    reconciliation()
+    time.sleep(GRACE)
+    reconciliation()
+    assert _states(post) == [("resolved", "reconciliation")]
 
 
 def test_an_earlier_start_is_the_same_alert(

@@ -456,6 +456,7 @@ def _receiver() -> Dashboard:
             timeseries(
                 "Found by reconciliation",
                 "Incidents that Alertmanager had ended or begun without the receiver's knowledge.",
+                query(rate("alert_dispatcher_reconciliation_opened_total"), "opened {{host}}"),
                 query(rate("alert_dispatcher_reconciliation_closed_total"), "closed {{host}}"),
                 query(rate("alert_dispatcher_reconciliation_reopened_total"), "reopened {{host}}"),
                 unit=units.EventsPerSecond,

@@ -114,7 +114,7 @@ class AlertingSettings(ServiceSettings):
     reconcile_interval: Seconds = Field(60.0, description="How often they are asked, in seconds")
     reconcile_grace: Seconds = Field(
         300.0,
-        description="An incident that no Alertmanager has known for so many seconds counts as resolved",
+        description="After so many seconds, what Alertmanager knows of an alert counts, though it never told",
     )
 
     # Heartbeats

@@ -12,13 +12,12 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from queue import Empty, SimpleQueue
 
 from fleetwatch.common import health, logs, tracing
 from fleetwatch.common.settings import fail
+from fleetwatch.common.wakeups import Wakeups
 from fleetwatch.demo import WORKER, traces
 from fleetwatch.demo.behaviour import lognormal
 from fleetwatch.demo.cache import PageCache
@@ -67,9 +66,8 @@ class Worker:
         self._cache = cache
         self._metrics = metrics
         self._stopped = False
-        # Not Events, since a signal handler that sets one can meet its lock held by the same thread.
-        self._stopping: SimpleQueue[None] = SimpleQueue()
-        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._stopping: Wakeups[None] = Wakeups()
+        self._wake: Wakeups[None] = Wakeups()
         self._last_round = time.monotonic()
         self._look_at = self._prune_at = self._last_round
         self._error: str | None = None
@@ -98,10 +96,10 @@ class Worker:
                 failures += 1
                 pause = min(_PAUSE * 2 ** min(failures, _MAX_DOUBLINGS), _LONGEST_PAUSE)
                 # At random, so that workers that failed together do not come back together.
-                _wait(self._stopping, pause * random.uniform(0.5, 1))  # noqa: S311 - not a secret
+                self._stopping.get(pause * random.uniform(0.5, 1))  # noqa: S311 - not a secret
             else:
                 failures = 0
-                _wait(self._wake, 0.0 if more else self._settings.worker_poll_interval)
+                self._wake.get(0.0 if more else self._settings.worker_poll_interval)
         self._consumer.close()
 
     def _try(self) -> bool | None:
@@ -192,7 +190,7 @@ class Worker:
         seconds = lognormal(self._settings.worker_latency, self._settings.latency_spread)
         end = time.monotonic() + seconds
         if not self._stopped:
-            _wait(self._stopping, end - time.monotonic())
+            self._stopping.get(end - time.monotonic())
         if end > deadline and self._stopped:
             return False
         time.sleep(max(end - time.monotonic(), 0.0))
@@ -253,11 +251,3 @@ def run(settings: Settings, instance: int) -> int:
     storage.close()
     log.info("stopped")
     return 0
-
-
-def _wait(queue: SimpleQueue[None], seconds: float) -> None:
-    """Wait until something is in the queue, but not longer; take out all that is."""
-    with suppress(Empty):
-        queue.get(timeout=max(seconds, 0.0))
-        while True:
-            queue.get_nowait()

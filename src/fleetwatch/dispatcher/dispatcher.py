@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from queue import Empty, SimpleQueue
 from threading import Event, Lock, Thread
 
 from prometheus_client import CollectorRegistry
@@ -22,6 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from fleetwatch.alerting.channels import ChannelSettings
 from fleetwatch.common import tracing
+from fleetwatch.common.systemd import ServiceWatchdog
+from fleetwatch.common.wakeups import Wakeups
 from fleetwatch.dispatcher.channels import Channel, DeliveryError
 from fleetwatch.dispatcher.heartbeats import Heart
 from fleetwatch.dispatcher.housekeeping import PRUNE_INTERVAL, SOON, Housekeeper, Periodic
@@ -114,8 +115,7 @@ class Dispatcher:
         self._policy = RetryPolicy(settings.retry_base, settings.retry_max, settings.retry_give_up)
         self._claimant = f"{socket.gethostname()[:32]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._stop = Event()
-        # Not an Event, since a signal handler that sets one can meet its lock held by the same thread.
-        self._wake: SimpleQueue[Lane | None] = SimpleQueue()
+        self._wake: Wakeups[Lane | None] = Wakeups()
         self._last_look = time.monotonic()
 
     def stop(self) -> None:
@@ -131,9 +131,11 @@ class Dispatcher:
     def run(self) -> None:
         """Deliver until ``stop``; then let the attempts under way finish, within 30 s, and return."""
         tasks = list(self._tasks())
+        watchdog = ServiceWatchdog()
         try:
             next_look = 0.0
             while not self._stop.is_set():
+                watchdog.alive()
                 # All channels from time to time, and in between those where a slot became free.
                 woken = self._woken(next_look - time.monotonic())
                 if woken is None:
@@ -173,13 +175,8 @@ class Dispatcher:
 
     def _woken(self, timeout: float) -> set[Lane] | None:
         """Wait for a free slot; return the lanes that have one, or ``None`` when the time is over."""
-        try:
-            woken = {self._wake.get(timeout=max(timeout, 0.0))}
-            while not self._wake.empty():
-                woken.add(self._wake.get_nowait())
-        except Empty:
-            return None
-        return {lane for lane in woken if lane}
+        woken = self._wake.get(timeout)
+        return {lane for lane in woken if lane} if woken else None
 
     def _under_way(self) -> int:
         return sum(lane.under_way for lane in self._lanes.values())

@@ -82,6 +82,11 @@ class ReconciliationMetrics:
             "Comparisons that were given up, mostly because an Alertmanager did not answer",
             registry=registry,
         )
+        self.opened = Counter(
+            "alert_dispatcher_reconciliation_opened",
+            "Incidents found to have begun, of which Alertmanager did not tell",
+            registry=registry,
+        )
         self.closed = Counter(
             "alert_dispatcher_reconciliation_closed", "Incidents found to be over", registry=registry
         )

@@ -57,12 +57,16 @@ class Reconciler:
         else:
             if done is not None:
                 self._metrics.last_success.set_to_current_time()
+                counts = {
+                    "opened": done.opened,
+                    "closed": len(done.closed),
+                    "reopened": len(done.reopened),
+                }
+                self._metrics.opened.inc(done.opened)
                 self._metrics.closed.inc(len(done.closed))
                 self._metrics.reopened.inc(len(done.reopened))
-                if done.closed or done.reopened:
-                    log.warning(
-                        "reconciled", extra={"closed": len(done.closed), "reopened": len(done.reopened)}
-                    )
+                if any(counts.values()):
+                    log.warning("reconciled", extra=counts)
 
     def _reconcile(self) -> Reconciled:
         known: list[KnownAlert] = []
@@ -103,7 +107,14 @@ class Reconciler:
 
 def _alerts(answer: Any) -> list[KnownAlert]:
     return [
-        KnownAlert(str(alert["fingerprint"]), _time(alert["startsAt"]), _suppression(alert["status"]))
+        KnownAlert(
+            fingerprint=str(alert["fingerprint"]),
+            starts_at=_time(alert["startsAt"]),
+            suppressed=_suppression(alert["status"]),
+            receivers=frozenset(str(receiver["name"]) for receiver in alert["receivers"]),
+            annotations={name: str(text) for name, text in dict(alert["annotations"]).items()},
+            generator_url=str(alert.get("generatorURL", "")),
+        )
         for alert in answer
     ]
 

@@ -10,6 +10,11 @@ from fleetwatch.store.models import Status
 _MAX_SEVERITY = 32
 
 
+def storable(text: str) -> str:
+    """Return a text without what JSON can express and a database or a mail cannot: NUL, half surrogates."""
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
 @dataclass(frozen=True)
 class AlertEvent:
     """What one report says about one alert, checked and in canonical form."""

@@ -91,6 +91,11 @@ _KNOWN_BETWEEN = _KNOWN.where(
 )
 
 
+def _milliseconds(time: datetime) -> datetime:
+    """Return a time as precisely as Alertmanager's API gives it; the webhook has all of it."""
+    return time.replace(microsecond=time.microsecond // 1000 * 1000)
+
+
 @dataclass(slots=True)
 class _Known:
     """An incident as the changes under way see it."""
@@ -128,12 +133,14 @@ class _Changes:
             if event.starts_at is None:
                 untimed.add(event.fingerprint)
             else:
-                starts.setdefault(event.fingerprint, set()).add(event.starts_at)
-        for part in _chunks(list(starts)):
+                # Rounded as well: reconciliation may have read it from Alertmanager's API.
+                both = {event.starts_at, _milliseconds(event.starts_at)}
+                starts.setdefault(event.fingerprint, set()).update(both)
+        for part in chunks(list(starts)):
             moments = [moment for fingerprint in part for moment in starts[fingerprint]]
             since, until = min(moments), max(moments)
             self._remember(_KNOWN_BETWEEN, {"fingerprints": part, "since": since, "until": until})
-        for part in _chunks(sorted(untimed)):
+        for part in chunks(sorted(untimed)):
             self._remember(_KNOWN, {"fingerprints": part})
 
     def _remember(self, query: Executable, values: dict[str, Any]) -> None:
@@ -168,7 +175,9 @@ class _Changes:
 
     def _find(self, event: AlertEvent) -> _Known | None:
         if event.starts_at is not None:
-            return self._known.get((event.fingerprint, event.starts_at))
+            return self._known.get((event.fingerprint, event.starts_at)) or self._known.get(
+                (event.fingerprint, _milliseconds(event.starts_at))
+            )
         # Posted by hand without a time. It means the occurrence that is open now. When none is open, a
         # resolve can only be the repeat of the last one, while a firing alert is a new occurrence.
         all_known = [known for known in self._known.values() if known.fingerprint == event.fingerprint]
@@ -275,7 +284,7 @@ def close_incidents(  # noqa: PLR0913 - who, why and when
     query = select(Incident.id).where(Incident.status == Status.FIRING)
     ids = [
         number
-        for part in _chunks(list(incidents))
+        for part in chunks(list(incidents))
         for number in session.scalars(query.where(Incident.id.in_(part)))
     ]
     _close(session, dict.fromkeys(ids), router, now, resolved_by=author or "reconciliation")
@@ -318,7 +327,7 @@ def reopen_incident(session: Session, incident: Incident, router: Router, now: d
 
 def cancel_follow_ups(session: Session, incidents: Sequence[int]) -> None:
     """Drop the reminders and escalations of incidents that no dispatcher has in hand."""
-    for part in _chunks(list(incidents)):
+    for part in chunks(list(incidents)):
         session.execute(
             update(Notification)
             .where(
@@ -370,7 +379,7 @@ def _close(  # noqa: PLR0913 - one statement of what is closed
         (Notification.state != State.CANCELLED) | (Notification.attempts > 0),
     ).order_by(Notification.id)
     told: dict[int, list[Any]] = {}
-    for part in _chunks(list(ends)):
+    for part in chunks(list(ends)):
         for row in session.execute(query.where(Notification.incident_id.in_(part))):
             told.setdefault(row.incident_id, []).append(row)
     rows = [
@@ -397,7 +406,7 @@ def _queue(
 ) -> None:
     """Queue the same message for several incidents."""
     values = _row(planned, now, traceparent)
-    for part in _chunks(incidents):
+    for part in chunks(incidents):
         connection.execute(_QUEUE, {**values, "incidents": part})
 
 
@@ -417,7 +426,8 @@ def _row(planned: Planned, now: datetime, traceparent: str | None) -> dict[str, 
     }
 
 
-def _chunks(values: list[Any]) -> Iterable[list[Any]]:
+def chunks(values: list[Any]) -> Iterable[list[Any]]:
+    """Return the values in parts that fit into a statement."""
     return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
 
 

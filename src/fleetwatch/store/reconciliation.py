@@ -1,6 +1,8 @@
 """Reconciliation: what Alertmanager says about the alerts, and what becomes of the incidents.
 
-Messages get lost: Alertmanager forgets resolves when it restarts, and sends none during a silence.
+Messages get lost: Alertmanager forgets resolves when it restarts, and sends none during a silence. Nor does
+it tell of an alert that ended and fires again before it could tell of the end: until its ``repeat_interval``
+is over, that is the alert which it has told of already.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session, load_only
 
 from fleetwatch.alerting.routes import Router
+from fleetwatch.store.alert_event import AlertEvent, storable
 from fleetwatch.store.database import Database
-from fleetwatch.store.incidents import close_incidents, reopen_incident
+from fleetwatch.store.incidents import apply_events, chunks, close_incidents, reopen_incident
 from fleetwatch.store.models import Event, EventKind, Incident, Status
 
 RECONCILER_LOCK = 0x666C6566
@@ -24,7 +27,6 @@ RECONCILER_LOCK = 0x666C6566
 
 _SAME = timedelta(milliseconds=1)
 """The API gives times in milliseconds, the webhook in nanoseconds."""
-_CHUNK = 500  # values in one IN list
 
 Suppression = Literal["silenced", "inhibited"]
 
@@ -36,12 +38,18 @@ class KnownAlert:
     fingerprint: str
     starts_at: datetime
     suppressed: Suppression | None
+    receivers: frozenset[str] = frozenset()
+    """Names of Alertmanager's receivers that its routes lead to."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    generator_url: str = ""
 
 
 @dataclass
 class Reconciled:
     """What a reconciliation changed: the ids of incidents."""
 
+    opened: int = 0
+    """How many later occurrences have begun of which Alertmanager did not tell."""
     closed: list[int] = field(default_factory=list)
     reopened: list[int] = field(default_factory=list)
 
@@ -79,23 +87,27 @@ class Reconciliation(Database):
         result = Reconciled()
         with self.write() as session:
             now = datetime.now(UTC)
+            newest = _newest(session, alerts)
+            untold = list(_untold(session, alerts, newest, now - grace))
+            told = newest | {event.fingerprint: event.starts_at or now for event in untold}
             over, missing = [], []
             for incident in session.scalars(_OPEN).all():
                 found = alerts.get(incident.fingerprint, [])
-                # A start that is earlier than ours is the same alert: of the times that several Prometheus
-                # report, Alertmanager takes the earliest.
-                same = [alert for alert in found if alert.starts_at < incident.starts_at + _SAME]
-                if same:
-                    incident.missing_since = None
-                    _suppress(session, incident, same, now)
-                elif found:
+                same = [alert for alert in found if _is_same(alert, incident.starts_at)]
+                later = [alert for alert in found if incident.receiver in alert.receivers]
+                if not same and later and told[incident.fingerprint] >= incident.starts_at + _SAME:
                     over.append(incident.id)
+                elif same or later:  # until the later one is told of, this one speaks for it
+                    incident.missing_since = None
+                    _suppress(session, incident, same or later, now)
                 elif complete and _is_gone(incident, grace, now):
                     missing.append(incident.id)
             notes = {"Alertmanager knows a later occurrence.": over, "No Alertmanager knows it.": missing}
             for note, ids in notes.items():
                 close_incidents(session, ids, router, now, author=None, note=note)
             result.closed = over + missing
+            apply_events(session, untold, router, now)
+            result.opened = len(untold)
             for incident in _fire_again(session, alerts, now - grace):
                 reopen_incident(session, incident, router, now)
                 result.reopened.append(incident.id)
@@ -105,11 +117,81 @@ class Reconciliation(Database):
 _OPEN = (
     select(Incident)
     .options(
-        load_only(Incident.fingerprint, Incident.starts_at, Incident.silenced, Incident.missing_since),
+        load_only(
+            Incident.fingerprint,
+            Incident.starts_at,
+            Incident.receiver,
+            Incident.silenced,
+            Incident.missing_since,
+        ),
     )
     # One that was posted by hand is unknown to Alertmanager.
     .where(Incident.status == Status.FIRING, Incident.external_url != "")
 )
+
+
+def _is_same(alert: KnownAlert, starts_at: datetime) -> bool:
+    """Tell whether an alert is the occurrence that began then, as far as we were told.
+
+    A start that is earlier than ours is the same alert: of the times that several Prometheus report,
+    Alertmanager takes the earliest.
+    """
+    return alert.starts_at < starts_at + _SAME
+
+
+def _newest(session: Session, fingerprints: Iterable[str]) -> dict[str, datetime]:
+    """Return when the newest incident of each alert began, of those that Alertmanager has told of."""
+    query = select(Incident.fingerprint, func.max(Incident.starts_at)).where(Incident.external_url != "")
+    found: dict[str, datetime] = {}
+    for part in chunks(list(fingerprints)):
+        rows = session.execute(query.where(Incident.fingerprint.in_(part)).group_by(Incident.fingerprint))
+        found.update((fingerprint, starts_at) for fingerprint, starts_at in rows)
+    return found
+
+
+def _untold(
+    session: Session,
+    alerts: Mapping[str, list[KnownAlert]],
+    newest: Mapping[str, datetime],
+    begun_before: datetime,
+) -> Iterator[AlertEvent]:
+    """Return later occurrences that fire for long enough, and that Alertmanager takes for told.
+
+    It does when it never told the end of the one before: that is open here, or reconciliation closed it.
+    """
+    later = {
+        fingerprint: [
+            alert
+            for alert in alerts[fingerprint]
+            if not (_is_same(alert, starts_at) or alert.suppressed) and alert.starts_at <= begun_before
+        ]
+        for fingerprint, starts_at in newest.items()
+    }
+    query = select(Incident).where(
+        Incident.external_url != "",
+        or_(Incident.status == Status.FIRING, Incident.resolved_by == "reconciliation"),
+    )
+    for part in chunks([fingerprint for fingerprint, found in later.items() if found]):
+        for incident in session.scalars(query.where(Incident.fingerprint.in_(part))).all():
+            if incident.starts_at != newest[incident.fingerprint]:
+                continue
+            found = [alert for alert in later[incident.fingerprint] if incident.receiver in alert.receivers]
+            if found:
+                yield _next(incident, min(found, key=lambda alert: alert.starts_at))
+
+
+def _next(incident: Incident, alert: KnownAlert) -> AlertEvent:
+    """Return what Alertmanager's message about the next occurrence of an incident would say."""
+    return AlertEvent(
+        status=Status.FIRING,
+        fingerprint=incident.fingerprint,
+        labels=dict(incident.labels),  # of which the fingerprint is one
+        annotations={storable(name): storable(text) for name, text in alert.annotations.items()},
+        starts_at=alert.starts_at,
+        generator_url=storable(alert.generator_url),
+        external_url=incident.external_url,
+        receiver=incident.receiver,
+    )
 
 
 def _suppress(session: Session, incident: Incident, alerts: list[KnownAlert], now: datetime) -> None:
@@ -141,9 +223,7 @@ def _fire_again(
         Incident.resolved_received_at <= resolved_before,
         or_(Incident.resolved_by.is_(None), Incident.resolved_by == "reconciliation"),
     )
-    fingerprints = list(alerts)
-    for start in range(0, len(fingerprints), _CHUNK):
-        part = fingerprints[start : start + _CHUNK]
+    for part in chunks(list(alerts)):
         for incident in session.scalars(query.where(Incident.fingerprint.in_(part))).all():
             same = [
                 alert

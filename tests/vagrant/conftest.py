@@ -16,7 +16,7 @@ import pytest
 import testinfra
 from testinfra.host import Host
 
-from lab import ROOT, VM_STATE, settings
+from lab import VM_STATE, settings
 from lab.alert import Tokens, Urls, read_tokens
 from tests.vagrant.support import AlertPath
 
@@ -72,15 +72,6 @@ class Vm:
         self.ssh("systemctl reboot")
         self.wait_for_boot(before)
 
-    def power_off(self) -> None:
-        """Cut the power: nothing in the machine is told."""
-        vagrant("halt", "--force", self.name)
-
-    def start(self) -> None:
-        """Start it after ``power_off``, and wait until it is booted."""
-        vagrant("up", "--no-provision", self.name)
-        self.wait_for_boot()
-
     def wait_for_boot(self, before: str = "") -> None:
         """Wait until a boot is complete that is not the one ``before``."""
         deadline = time.monotonic() + BOOT_SECONDS
@@ -91,21 +82,6 @@ class Vm:
         # With `degraded` too: what failed is for the test to find.
         state = self.ssh("systemctl is-system-running --wait", BOOT_SECONDS).stdout.strip()
         assert state in ("running", "degraded"), f"{self.name} is {state or 'silent'}"
-
-
-def vagrant(*arguments: str) -> str:
-    """Run vagrant on the checkout's machines; return what it says."""
-    done = subprocess.run(  # noqa: S603 (fixed program, no shell)
-        ["vagrant", *arguments],  # noqa: S607 (vagrant of PATH)
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=BOOT_SECONDS,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def pytest_sessionstart() -> None:

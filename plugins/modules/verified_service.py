@@ -603,7 +603,7 @@ def main() -> None:
     )
     try:
         VerifiedService(module).run()
-    except NotAFileError as error:
+    except (NotAFileError, SystemdError) as error:
         module.fail_json(msg=f"{module.params['name']}: {error}")
 
 

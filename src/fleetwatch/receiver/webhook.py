@@ -15,6 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from fleetwatch.alerting.labels import fingerprint
 from fleetwatch.store import AlertEvent, Status
+from fleetwatch.store.alert_event import storable
 
 _ZERO_YEAR = 1  # Go's zero time is in the year 1: "not set"
 
@@ -178,7 +179,7 @@ def _check_unicode(alert: Alert) -> None:
 
 def _text(value: object) -> str:
     """Return a string that can be stored."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else ""
+    return storable(value) if isinstance(value, str) else ""
 
 
 def _count(value: object) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import filterfalse
-from typing import Any
+from itertools import filterfalse, islice
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, Insert, bindparam, func, insert, select, update
 from sqlalchemy.orm import Session
@@ -25,6 +25,8 @@ from fleetwatch.store.models import (
     Transition,
     UtcDateTime,
 )
+
+T = TypeVar("T")
 
 _CHUNK = 500  # values in one IN list
 _FOLLOW_UPS = (Transition.REMINDER, Transition.ESCALATION)
@@ -136,7 +138,7 @@ class _Changes:
                 # Rounded as well: reconciliation may have read it from Alertmanager's API.
                 both = {event.starts_at, _milliseconds(event.starts_at)}
                 starts.setdefault(event.fingerprint, set()).update(both)
-        for part in chunks(list(starts)):
+        for part in chunks(starts):
             moments = [moment for fingerprint in part for moment in starts[fingerprint]]
             since, until = min(moments), max(moments)
             self._remember(_KNOWN_BETWEEN, {"fingerprints": part, "since": since, "until": until})
@@ -283,9 +285,7 @@ def close_incidents(  # noqa: PLR0913 - who, why and when
     """
     query = select(Incident.id).where(Incident.status == Status.FIRING)
     ids = [
-        number
-        for part in chunks(list(incidents))
-        for number in session.scalars(query.where(Incident.id.in_(part)))
+        number for part in chunks(incidents) for number in session.scalars(query.where(Incident.id.in_(part)))
     ]
     _close(session, dict.fromkeys(ids), router, now, resolved_by=author or "reconciliation")
     if ids:
@@ -327,7 +327,7 @@ def reopen_incident(session: Session, incident: Incident, router: Router, now: d
 
 def cancel_follow_ups(session: Session, incidents: Sequence[int]) -> None:
     """Drop the reminders and escalations of incidents that no dispatcher has in hand."""
-    for part in chunks(list(incidents)):
+    for part in chunks(incidents):
         session.execute(
             update(Notification)
             .where(
@@ -379,7 +379,7 @@ def _close(  # noqa: PLR0913 - one statement of what is closed
         (Notification.state != State.CANCELLED) | (Notification.attempts > 0),
     ).order_by(Notification.id)
     told: dict[int, list[Any]] = {}
-    for part in chunks(list(ends)):
+    for part in chunks(ends):
         for row in session.execute(query.where(Notification.incident_id.in_(part))):
             told.setdefault(row.incident_id, []).append(row)
     rows = [
@@ -426,9 +426,11 @@ def _row(planned: Planned, now: datetime, traceparent: str | None) -> dict[str, 
     }
 
 
-def chunks(values: list[Any]) -> Iterable[list[Any]]:
-    """Return the values in parts that fit into a statement."""
-    return (values[start : start + _CHUNK] for start in range(0, len(values), _CHUNK))
+def chunks(values: Iterable[T]) -> Iterator[list[T]]:
+    """Yield the values in parts that fit into a statement."""
+    rest = iter(values)
+    while part := list(islice(rest, _CHUNK)):
+        yield part
 
 
 def _queue_statement() -> Insert:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import func, or_, select, tuple_
 from sqlalchemy.orm import Session, load_only
 
 from fleetwatch.alerting.routes import Router
@@ -143,7 +143,7 @@ def _newest(session: Session, fingerprints: Iterable[str]) -> dict[str, datetime
     """Return when the newest incident of each alert began, of those that Alertmanager has told of."""
     query = select(Incident.fingerprint, func.max(Incident.starts_at)).where(Incident.external_url != "")
     found: dict[str, datetime] = {}
-    for part in chunks(list(fingerprints)):
+    for part in chunks(fingerprints):
         rows = session.execute(query.where(Incident.fingerprint.in_(part)).group_by(Incident.fingerprint))
         found.update((fingerprint, starts_at) for fingerprint, starts_at in rows)
     return found
@@ -171,10 +171,9 @@ def _untold(
         Incident.external_url != "",
         or_(Incident.status == Status.FIRING, Incident.resolved_by == "reconciliation"),
     )
-    for part in chunks([fingerprint for fingerprint, found in later.items() if found]):
-        for incident in session.scalars(query.where(Incident.fingerprint.in_(part))).all():
-            if incident.starts_at != newest[incident.fingerprint]:
-                continue
+    occurrence = tuple_(Incident.fingerprint, Incident.starts_at)
+    for part in chunks((fingerprint, newest[fingerprint]) for fingerprint, found in later.items() if found):
+        for incident in session.scalars(query.where(occurrence.in_(part))).all():
             found = [alert for alert in later[incident.fingerprint] if incident.receiver in alert.receivers]
             if found:
                 yield _next(incident, min(found, key=lambda alert: alert.starts_at))
@@ -223,7 +222,7 @@ def _fire_again(
         Incident.resolved_received_at <= resolved_before,
         or_(Incident.resolved_by.is_(None), Incident.resolved_by == "reconciliation"),
     )
-    for part in chunks(list(alerts)):
+    for part in chunks(alerts):
         for incident in session.scalars(query.where(Incident.fingerprint.in_(part))).all():
             same = [
                 alert

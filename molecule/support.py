@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -70,6 +70,28 @@ class Run:
             line[0]: int(next(word for word in line if word.startswith("changed=")).partition("=")[2])
             for line in lines
         }
+
+
+def run_playbook(
+    playbook: str,
+    inventories: Iterable[Path],
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    seconds: float = PLAYBOOK_TIMEOUT,
+) -> Run:
+    """Run a playbook of the checkout; of two inventories the later wins."""
+    chosen = [word for inventory in inventories for word in ("-i", str(inventory))]
+    done = subprocess.run(
+        ["ansible-playbook", *chosen, str(ROOT / playbook), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1", **(environment or {})},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=seconds,
+        check=False,
+    )
+    return Run(done.returncode, done.stdout)
 
 
 class Fleet:
@@ -148,22 +170,8 @@ class Fleet:
 
     def play(self, *arguments: str, playbook: str = "site.yml", inventory: Path | None = None) -> Run:
         """Run a playbook on the scenario's inventory, with another inventory after it."""
-        inventories = [
-            "-i",
-            os.environ["MOLECULE_INVENTORY_FILE"],
-            *(["-i", str(inventory)] if inventory else []),
-        ]
-        done = subprocess.run(
-            ["ansible-playbook", *inventories, str(ROOT / playbook), *arguments],
-            cwd=ROOT,
-            env={**os.environ, "ANSIBLE_FORCE_COLOR": "0", "NO_COLOR": "1"},
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=PLAYBOOK_TIMEOUT,
-            check=False,
-        )
-        return Run(done.returncode, done.stdout)
+        inventories = [Path(os.environ["MOLECULE_INVENTORY_FILE"]), *([inventory] if inventory else [])]
+        return run_playbook(playbook, inventories, *arguments)
 
     def play_with(self, variables: dict[str, Any], *arguments: str, **options: Any) -> Run:
         """Run a playbook with variables from the command line."""

@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 
 import pytest
+from support import run_playbook
 from testinfra.host import Host
 
-from lab import ROOT, VENV
-from tests.vagrant.support import Clock, properties
+from tests.vagrant.support import ROOT, Clock, properties
 
 EXPERIMENT_SECONDS = 2400
 """The playbook waits for the alert and for its end, each for minutes."""
 OFFSET = 600
 
 
-def chaos(experiment: str, **settings: object) -> str:
-    """Run an experiment on the receiver until its alert came and went; return what Ansible says."""
+def chaos(experiment: str, **settings: object) -> None:
+    """Run an experiment on the receiver until its alert came and went."""
     chosen = {"experiment": experiment, "seconds": 900, **settings}
-    done = subprocess.run(  # noqa: S603 (fixed program, no shell)
-        [
-            *(str(VENV / "bin" / "ansible-playbook"), "-i", "tests/vagrant/inventory", "playbooks/chaos.yml"),
-            *("--limit", "receiver"),
-            *(word for name, value in chosen.items() for word in ("-e", f"{name}={value}")),
-        ],
-        cwd=ROOT,
-        env=os.environ | {"LAB_DRIVER": "vagrant"},
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=EXPERIMENT_SECONDS,
-        check=False,
+    run = run_playbook(
+        "playbooks/chaos.yml",
+        [ROOT / "tests/vagrant/inventory"],
+        *("--limit", "receiver"),
+        *(word for name, value in chosen.items() for word in ("-e", f"{name}={value}")),
+        environment={"LAB_DRIVER": "vagrant"},
+        seconds=EXPERIMENT_SECONDS,
     )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    assert run.code == 0, run.output
 
 
 @pytest.fixture(autouse=True)
